@@ -1,0 +1,384 @@
+"""What is made from what: where an artefact lies, which settings and code made it, what it needs.
+
+An artefact is a folder that appears whole, by rename, with a one-line certificate `digest` in it:
+content, settings, code, inputs, data. `settings` and `code` are chained over everything upstream,
+so both follow from params.yaml and the package alone and can be compared before any work.
+"""
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from madan.config import Adaptation, Params, Refusal, Segmenter, Translator, digest, known, needs
+
+MODULES = {
+    "miniature": "miniature",
+    "prepared": "datasets",
+    "translators": "translation",
+    "stylised": "stylisation",
+    "segmenters": "segmentation",
+    "adaptations": "adaptation",
+    "scores": "evaluation",
+    "tables": "tables",
+}
+# These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
+UNCERTIFIED = {"__init__", "config", "artefacts", "progress", "cli"}
+
+
+class Artefact(NamedTuple):
+    """A node of the graph, such as ("segmenters", "pooled", 0) or ("prepared", "gta5/train/0")."""
+
+    kind: str
+    name: str
+    seed: int = 0
+
+
+class Graph:
+    """Every artefact of one params.yaml: folder, settings, code and inputs."""
+
+    def __init__(self, params: Params, package: Path = Path(__file__).parent):
+        self.params = params
+        self.package = package
+        self._promises: dict[Artefact, tuple[str, str]] = {}
+
+    def folder(self, artefact: Artefact) -> Path:
+        """Where the artefact lies, relative to the project's folder."""
+        kind, name, seed = artefact
+        scale = self.params.scale
+        if kind == "miniature":
+            return Path("data/miniature", name)
+        if kind == "prepared":
+            domain, split, shard = name.split("/")
+            height, width = self._size(domain)
+            count = self.params.domains[domain].shards
+            size = f"{split}-{height}x{width}"
+            return Path("data/prepared", scale, domain, size, f"{shard}-of-{count}")
+        return Path("results", scale, kind, name, f"seed{seed}")
+
+    def certificate(self, artefact: Artefact) -> Path:
+        """The one-line file that stands for the artefact in the graph."""
+        if artefact.kind == "tables":
+            return self.table(artefact.name).with_suffix(".digest")
+        return self.folder(artefact) / "digest"
+
+    def table(self, name: str) -> Path:
+        """The CSV file of a table."""
+        return Path("results/miou.csv") if name == "miou" else Path("results/tables", f"{name}.csv")
+
+    def check(self, artefact: Artefact) -> None:
+        """Refusal when params.yaml knows no such artefact."""
+        kind, name, _ = artefact
+        params = self.params
+        parts = name.split("/")
+        if kind == "miniature" and params.scale != "miniature":
+            raise Refusal(f"scale is {params.scale}, which draws nothing; set scale: miniature.")
+        if kind in ("miniature", "prepared"):
+            known("domain", parts[0], [d for d in params.domains if not params.domains[d].union])
+        if kind == "prepared":
+            known("split", parts[1], ("train", "val", "test"))
+            known("shard", parts[2], [str(k) for k in range(params.domains[parts[0]].shards)])
+        if kind == "tables":
+            known("table", name, params.tables)
+        if kind == "stylised":
+            known("source", parts[1], params.run("translators", parts[0]).sources)
+        if kind == "scores":
+            known("kind of run", parts[0], ("segmenters", "adaptations"))
+            params.run(parts[0], parts[1])
+            self.check(Artefact("prepared", parts[2].replace("-", "/") + "/0"))
+        if kind in ("translators", "segmenters", "adaptations"):
+            params.run(kind, name)
+
+    def inputs(self, artefact: Artefact) -> list[Artefact]:
+        """The artefacts that this one is made from."""
+        kind, name, seed = artefact
+        if kind == "miniature":
+            return []
+        if kind == "prepared":
+            drawn = self.params.scale == "miniature"
+            return [Artefact("miniature", name.split("/")[0])] if drawn else []
+        if kind == "stylised":
+            translator, source = name.split("/")
+            return [Artefact("translators", translator, seed), *self.prepared(source)]
+        if kind == "scores":
+            run_kind, run, where = name.split("/")
+            target, _, split = where.rpartition("-")
+            return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
+        if kind == "tables":
+            return self.scores(name)
+        upstream = [
+            Artefact(*other.split("/"), seed) for other in needs(self.params, f"{kind}/{name}")
+        ]
+        return _once([*upstream, *self._data(self.params.run(kind, name), seed)])
+
+    def prepared(self, domain: str, split: str = "train") -> list[Artefact]:
+        """The shards of a domain, or of all members of a union."""
+        return [
+            Artefact("prepared", f"{member}/{split}/{shard}")
+            for member in self.params.members(domain)
+            for shard in range(self.params.domains[member].shards)
+        ]
+
+    def scores(self, table: str) -> list[Artefact]:
+        """The scores behind a table: rows in their order, seeds within a row."""
+        split = self.params.evaluation.split
+        target = self.params.tables[table].target
+        return [
+            Artefact("scores", f"{row.run}/{target}-{split}", seed)
+            for row in self.params.tables[table].rows
+            for seed in self.params.seeds
+        ]
+
+    def everything(self) -> list[Artefact]:
+        """Whatever the tables need, upstream first, each once."""
+        order: dict[Artefact, None] = {}
+
+        def visit(artefact: Artefact) -> None:
+            if artefact not in order:
+                for other in self.inputs(artefact):
+                    visit(other)
+                order[artefact] = None
+
+        for table in self.params.tables:
+            visit(Artefact("tables", table))
+        return list(order)
+
+    def settings(self, artefact: Artefact) -> dict[str, Any]:
+        """All of params.yaml that decides what this artefact is, without what lies upstream."""
+        kind, name, seed = artefact
+        params = self.params
+        if kind == "miniature":
+            return params.miniature.model_dump(exclude={"images"}) | {
+                "layout": params.domains[name].layout,
+                "images": params.miniature.images[name],
+            }
+        if kind == "prepared":
+            domain, split, shard = name.split("/")
+            return params.domains[domain].model_dump() | {"split": split, "shard": int(shard)}
+        if kind == "tables":
+            rows = params.tables[name].model_dump()
+            return {"scale": params.scale, "seeds": params.seeds, "table": rows}
+        training: dict[str, Any] = {"threads": params.training.threads}
+        if kind == "stylised":
+            return training | {"precision": params.training.translator.stylise_precision}
+        if kind == "scores":
+            precision = params.training.segmenter.precision
+            return training | {"batch": params.evaluation.batch, "precision": precision}
+        section = {"segmenters": "segmenter", "translators": "translator"}.get(kind, "adaptation")
+        training |= {
+            "log_every": params.training.log_every,
+            section: getattr(params.training, section).model_dump(),
+        }
+        run = params.run(kind, name)
+        if isinstance(run, Translator) and run.task:
+            training["class_weights"] = params.training.segmenter.model_dump()["class_weights"]
+        return {
+            "seed": seed,
+            "run": run.model_dump(),
+            "training": training,
+            "networks": params.networks.model_dump(include=set(_networks(run))),
+        }
+
+    def promise(self, artefact: Artefact) -> tuple[str, str]:
+        """Digests (settings, code) that the artefact will have when made now, upstream included."""
+        if artefact not in self._promises:
+            upstream = [self.promise(other) for other in self.inputs(artefact)]
+            settings = digest([self.settings(artefact), [settings for settings, _ in upstream]])
+            code = code_digest(self.package, MODULES[artefact.kind])
+            self._promises[artefact] = settings, digest([code, [code for _, code in upstream]])
+        return self._promises[artefact]
+
+    def planned(self, artefact: Artefact) -> str:
+        """The promise as one word, which a rule hands to its command."""
+        return ".".join(self.promise(artefact))
+
+    def refuse_strangers(self, provenance: Callable[[Path], list[Any] | None]) -> None:
+        """Refusal when artefacts on disk are not what is promised and nobody would make them anew.
+
+        `provenance` gives the params under which Snakemake recorded a file, or None. Where those
+        differ from today's promise Snakemake reruns the job by itself, and all is well.
+        """
+        found = []
+        for artefact in self.everything():
+            path = self.certificate(artefact)
+            if not path.exists() or self._is_promised(artefact):
+                continue
+            recorded = provenance(path)
+            if recorded is None or any(self.planned(artefact) in str(param) for param in recorded):
+                found.append(str(path))
+        if found:
+            raise Refusal(
+                "these were made with other settings or code than params.yaml and the package say "
+                f"now, and Snakemake has no record of how: {' '.join(found)}. To make them anew: "
+                f"rm {' '.join(found)}"
+            )
+
+    def _is_promised(self, artefact: Artefact) -> bool:
+        said = read_certificate(self.certificate(artefact))
+        return (said["settings"], said["code"]) == self.promise(artefact)
+
+    def _size(self, domain: str) -> tuple[int, int]:
+        size = self.params.domains[domain].size
+        if size is None:
+            raise Refusal(f"domains.{domain} is a union; name one of its parts.")
+        return size
+
+    def _data(self, run: Segmenter | Translator | Adaptation, seed: int) -> list[Artefact]:
+        if isinstance(run, Adaptation):
+            start = self.params.segmenters[run.start]
+            return [*self._data(start, seed), *self.prepared(run.target)]
+        if isinstance(run, Translator):
+            domains = [*run.sources, run.target]
+            return [shard for domain in domains for shard in self.prepared(domain)]
+        found = []
+        for item in run.train_on:
+            if "/" in item:
+                found.append(Artefact("stylised", item, seed))
+            found += self.prepared(item.rpartition("/")[2])
+        return found
+
+
+def _networks(run: Segmenter | Translator | Adaptation) -> list[str]:
+    if isinstance(run, Segmenter):
+        return ["segmenter"]
+    if isinstance(run, Adaptation):
+        return ["segmenter", "feature_discriminator"]
+    return ["generator", "discriminator"] + (["segmenter"] if run.judges or run.task else [])
+
+
+def _once(artefacts: Iterable[Artefact]) -> list[Artefact]:
+    return list(dict.fromkeys(artefacts))
+
+
+def read_certificate(path: Path) -> dict[str, str]:
+    """The certificate of a finished artefact; Refusal when it is missing or damaged."""
+    try:
+        said = json.loads(path.read_text())
+        return {key: said[key] for key in ("content", "settings", "code", "inputs", "data")}
+    except FileNotFoundError:
+        raise Refusal(f"{path} not found: make it with snakemake {path}") from None
+    except (ValueError, KeyError, TypeError):
+        raise Refusal(f"{path} is damaged: delete {path.parent} and run snakemake again.") from None
+
+
+def certify(graph: Graph, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
+    """The one-line certificate of an artefact whose files, in `folder`, are these.
+
+    Refusal when what it is made from is missing or was made with other settings or code.
+    """
+    upstream = []
+    for other in graph.inputs(artefact):
+        path = graph.certificate(other)
+        upstream.append(read_certificate(path))
+        if (upstream[-1]["settings"], upstream[-1]["code"]) != graph.promise(other):
+            raise Refusal(f"{path.parent} was made with other settings or code: snakemake {path}")
+    settings, code = graph.promise(artefact)
+    content = digest_files(files, folder)
+    data = digest(sorted({other["data"] for other in upstream}))
+    line = {
+        "content": content,
+        "settings": settings,
+        "code": code,
+        "inputs": digest([other["content"] for other in upstream]),
+        "data": content if artefact.kind in ("miniature", "prepared") else data,
+    }
+    return json.dumps(line) + "\n"
+
+
+@contextlib.contextmanager
+def publish(graph: Graph, artefact: Artefact) -> Iterator[Path]:
+    """A temporary folder that becomes the artefact, certified, if the block ends well."""
+    certify(graph, artefact, Path(), [])
+    folder = graph.folder(artefact)
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        files = sorted(path for path in fresh.rglob("*") if path.is_file())
+        (fresh / "digest").write_text(certify(graph, artefact, fresh, files))
+        replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put `fresh` in the place of `folder`, whatever stood there."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def digest_files(files: Iterable[Path]) -> str:
+    """Digest of names and bytes of files, in the order given."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            total.update(
+                f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode()
+            )
+    return total.hexdigest()[:16]
+
+
+@functools.cache
+def code_digest(package: Path, module: str) -> str:
+    """Digest of the syntax trees, without docstrings and comments, of a module and all it imports."""
+    return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, module))])
+
+
+def _closure(package: Path, module: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in UNCERTIFIED:
+            found.add(name)
+            waiting += _imports(package / f"{name}.py")
+    return found
+
+
+def _imports(path: Path) -> list[str]:
+    """Names of the package's modules that a module imports."""
+    names = []
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module == "madan":
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("madan."):
+            names.append((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            names += [a.name.split(".")[1] for a in node.names if a.name.startswith("madan.")]
+    return [name for name in names if (path.parent / f"{name}.py").exists()]
+
+
+def _syntax(path: Path) -> str:
+    tree = _tree(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                node.body = body[1:]
+    return ast.dump(tree)
+
+
+def _tree(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise Refusal(f"{path} line {error.lineno} is not valid Python: {error.msg}.") from None

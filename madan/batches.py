@@ -1,0 +1,120 @@
+"""Batches: which images a step sees, and how they are cropped, flipped and scaled.
+
+A batch is a function of (seed, step, name of the set) alone, so that a resumed run sees what an
+uninterrupted one would have seen, and so does one with other neighbours.
+"""
+
+import functools
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from madan.config import Refusal
+from madan.datasets import Pictures
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Batch(NamedTuple):
+    """Images [B, 3, h, w] in [-1, 1] and, of labelled sets, train ids [B, h, w] int64."""
+
+    images: Tensor
+    labels: Tensor | None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return Batch(*(None if t is None else t.to(device) for t in self))
+
+    def truth(self) -> Tensor:
+        """The train ids, of a batch that was drawn with them."""
+        assert self.labels is not None
+        return self.labels
+
+
+def stream(seed: int, name: str, number: int) -> np.random.Generator:
+    """The random numbers that belong to (seed, name, number)."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+
+
+def order(seed: int, name: str, step: int, batch: int, count: int) -> list[int]:
+    """Indices of one step's images: every epoch is a fresh permutation of range(count)."""
+    indices = []
+    for position in range(step * batch, (step + 1) * batch):
+        epoch, place = divmod(position, count)
+        indices.append(int(_permutation(seed, name, epoch, count)[place]))
+    return indices
+
+
+@functools.lru_cache(maxsize=16)
+def _permutation(seed: int, name: str, epoch: int, count: int) -> np.ndarray:
+    return stream(seed, f"order {name}", epoch).permutation(count)
+
+
+def draw(
+    pictures: Pictures, seed: int, step: int, batch: int, crop: tuple[int, int], flip: bool,
+    labelled: bool = False,
+) -> Batch:  # fmt: skip
+    """One step's images, and labels where asked for, cropped to (h, w) and mirrored alike."""
+    rng = stream(seed, f"crop {pictures.name}", step)
+    height, width = crop
+    images, truths = [], []
+    for index in order(seed, pictures.name, step, batch, len(pictures)):
+        image = pictures.image(index)
+        if image.shape[0] < height or image.shape[1] < width:
+            raise Refusal(
+                f"crop {height}x{width} does not fit images of {pictures.name}, "
+                f"{image.shape[0]}x{image.shape[1]}; make training.*.crop or domains.*.size fit."
+            )
+        top = int(rng.integers(image.shape[0] - height + 1))
+        left = int(rng.integers(image.shape[1] - width + 1))
+        turn = -1 if flip and rng.random() < 0.5 else 1
+        window = slice(top, top + height), slice(left, left + width)
+        images.append(image[window][:, ::turn])
+        if labelled:
+            truths.append(pictures.label(index)[window][:, ::turn])
+    return Batch(
+        scale(torch.from_numpy(np.stack(images))),
+        torch.from_numpy(np.stack(truths)).long() if labelled else None,
+    )
+
+
+def scale(images: Tensor) -> Tensor:
+    """uint8 [B, h, w, 3] to [B, 3, h, w] in [-1, 1], contiguous."""
+    return images.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+
+
+def imagenet(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as segmenters want them: ImageNet mean 0 and deviation 1."""
+    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = images.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return ((images + 1) / 2 - mean) / std
+
+
+def jitter(images: Tensor, amount: float, seed: int, step: int) -> Tensor:
+    """Brightness, contrast and saturation of each image scaled by factors in 1 +- amount."""
+    if amount == 0:
+        return images
+    factors = stream(seed, "jitter", step).uniform(1 - amount, 1 + amount, (3, len(images)))
+    brightness, contrast, saturation = (
+        torch.from_numpy(f).to(images).view(-1, 1, 1, 1) for f in factors
+    )
+    shown = (images + 1) / 2 * brightness
+    shown = (shown - shown.mean((1, 2, 3), True)) * contrast + shown.mean((1, 2, 3), True)
+    grey = shown.mean(1, True)
+    shown = (shown - grey) * saturation + grey
+    return shown.clamp(0, 1) * 2 - 1
+
+
+def class_weights(pixels: Sequence[np.ndarray], power: float, cap: float) -> Tensor:
+    """min(cap, frequency ** -power), float [19]; frequencies are averaged over the sets.
+
+    `pixels` holds, for each set, the labelled pixels of each class; absent classes weigh the cap.
+    """
+    frequency = np.mean([counts / max(1, counts.sum()) for counts in pixels], axis=0)
+    with np.errstate(divide="ignore"):
+        return torch.from_numpy(np.minimum(cap, frequency**-power)).float()

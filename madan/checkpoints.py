@@ -1,0 +1,63 @@
+"""Weights in safetensors files that explain themselves: settings, seed, step and code inside."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from madan import __version__
+from madan.config import Refusal
+
+KEY = "madan"
+
+
+def save(path: Path, modules: Mapping[str, nn.Module], story: Mapping[str, Any]) -> None:
+    """Write the weights of named modules as `<module>.<key>`, with their story as JSON."""
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    about = {"version": __version__, "torch": torch.__version__, **story}
+    save_file(tensors, path, {KEY: json.dumps(about, sort_keys=True)})
+
+
+def story(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself; Refusal when it is missing or damaged."""
+    with _opened(path) as file:
+        return json.loads((file.metadata() or {}).get(KEY, "{}"))
+
+
+def load(path: Path, name: str, module: nn.Module) -> None:
+    """Fill a module with the weights saved under `name`; Refusal when they do not fit it."""
+    with _opened(path) as file:
+        prefix = f"{name}."
+        tensors: dict[str, Tensor] = {
+            key.removeprefix(prefix): file.get_tensor(key)
+            for key in file.keys()
+            if key.startswith(prefix)
+        }
+    if not tensors:
+        raise Refusal(f"{path} holds no weights of {name}; it was made by another kind of run.")
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise Refusal(
+            f"{path}: weights of {name} do not fit the network of params.yaml ({reason}); "
+            "make networks the same as when they were trained, or train them again."
+        ) from None
+
+
+def _opened(path: Path) -> safe_open:
+    if not path.exists():
+        raise Refusal(f"{path} not found: make it with snakemake {path.parent}/digest")
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None

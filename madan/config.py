@@ -1,0 +1,501 @@
+"""params.yaml as typed models: everything that can be wrong with it is said here, before any work."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+SCALES = ("miniature", "paper")
+DRAWN = ("gta5", "synthia", "cityscapes")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Address = Annotated[
+    str, Field(pattern=r"^(segmenters|translators|adaptations)/[a-z0-9][a-z0-9-]*$")
+]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
+Precision = Literal["fp32", "bf16"]
+
+
+class Refusal(Exception):
+    """What a person has to mend, as one sentence; commands end with it and exit code 1."""
+
+
+class Model(BaseModel):
+    """A section of params.yaml: no unknown keys, no changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Miniature(Model):
+    """The drawn world that stands in for the datasets at `scale: miniature`."""
+
+    seed: int = Field(ge=0)
+    size: Size
+    images: dict[Name, dict[Literal["train", "val", "test"], Count]]
+
+
+class Domain(Model):
+    """A dataset (layout, root, size, shards) or the union of several treated as one."""
+
+    layout: Literal["gta5", "synthia", "cityscapes"] | None = None
+    root: str | None = Field(None, description="folder of the downloads, in their native layout")
+    size: Size | None = Field(None, description="size that training reads")
+    shards: Count = 1
+    union: Annotated[list[Name], Field(min_length=2)] | None = None
+
+
+class GeneratorNetwork(Model):
+    """ResNet generator of CycleGAN; the paper's is 64, 9, 7, transposed, without the rest."""
+
+    ngf: Count
+    blocks: Count
+    end_kernel: Literal[3, 5, 7]
+    upsample: Literal["transposed", "nearest"]
+    dropout: bool
+    colour: bool = Field(description="add a learnable 3x3 colour matrix before the tanh")
+
+
+class DiscriminatorNetwork(Model):
+    """PatchGAN; the paper's is 64, 3, instance."""
+
+    ndf: Count
+    layers: Count
+    norm: Literal["instance", "none"]
+
+
+class SegmenterNetwork(Model):
+    """FCN-8s; the paper's is VGG-16 with a head of 4096, 7x7 and padding 100."""
+
+    widths: tuple[Count, Count, Count, Count, Count]
+    convs: tuple[Count, Count, Count, Count, Count]
+    pools: tuple[Literal[0, 1], Literal[0, 1], Literal[0, 1], Literal[0, 1], Literal[0, 1]]
+    head: Count
+    head_kernel: Literal[1, 3, 5, 7]
+    norm: Literal["none", "group"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    padding: Literal[1, 100]
+
+
+class FeatureDiscriminatorNetwork(Model):
+    """ADDA's discriminator of 1x1 convolutions on scores or features."""
+
+    hidden: tuple[Count, Count]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Networks(Model):
+    """Sizes of the networks."""
+
+    segmenter: SegmenterNetwork
+    generator: GeneratorNetwork
+    discriminator: DiscriminatorNetwork
+    feature_discriminator: FeatureDiscriminatorNetwork
+
+
+class ClassWeights(Model):
+    """Weight of a class in the cross-entropy: min(cap, frequency ** -power)."""
+
+    power: Weight
+    cap: Positive
+
+
+class SegmenterTraining(Model):
+    """Supervised training of F."""
+
+    lr: Positive
+    steps: Count
+    batch: Count = Field(description="images a step, shared evenly between the sets of train_on")
+    crop: Size
+    schedule: Literal["constant", "one-cycle"]
+    weight_decay: Weight
+    flip: bool
+    jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
+    class_weights: ClassWeights | None
+    precision: Precision
+
+
+class TranslatorWeights(Model):
+    """Weights of the terms that the generators minimise."""
+
+    gan_target: Weight
+    gan_source: Weight
+    cycle: Weight
+    identity: Weight
+    semantic: Weight
+    sad: Weight
+    ccd: Weight
+
+
+class Gates(Model):
+    """When SAD and CCD join, as a fraction of the run's steps."""
+
+    sad: Fraction
+    ccd: Fraction
+
+
+class TranslatorTraining(Model):
+    """Training of the generators against their discriminators."""
+
+    lr: Positive
+    lr_discriminator: Positive
+    colour_lr: Positive = Field(description="the colour matrix's learning rate, in units of lr")
+    task_lr: Positive = Field(description="learning rate of F_A inside the loop")
+    beta1: Fraction
+    decay_from: Fraction = Field(description="fraction of the steps after which lr falls to 0")
+    steps: Count
+    batch: Count = Field(description="images a step of each source, and of the target")
+    crop: Size
+    flip: bool
+    pool: int = Field(ge=0, description="history of fakes a discriminator sees; 0 = none")
+    weights: TranslatorWeights
+    gates: Gates
+    stylise_precision: Precision
+
+
+class AdaptationTraining(Model):
+    """Feature-level alignment (ADDA)."""
+
+    lr: Positive
+    lr_discriminator: Positive
+    momentum: Fraction
+    steps: Count
+    batch: Count
+    crop: Size
+    flip: bool
+    on: Literal["scores", "features"]
+    weight: Weight = Field(description="lambda_G of the adversarial term; 0 is the control")
+    gate: Fraction = Field(description="F learns only while the discriminator is righter than this")
+    window: Count = Field(description="iterations over which that accuracy is averaged")
+
+
+class Training(Model):
+    """Schedules; `threads` belongs to the settings because sums depend on it."""
+
+    segmenter: SegmenterTraining
+    translator: TranslatorTraining
+    adaptation: AdaptationTraining
+    threads: Count
+    save_every: Count = Field(description="steps between two saved states")
+    log_every: Count = Field(description="steps averaged into one line of log.csv")
+
+
+class Evaluation(Model):
+    """What a score is measured on."""
+
+    split: Literal["train", "val", "test"]
+    batch: Count
+
+
+class Segmenter(Model):
+    """A run of supervised training: F_i, F_A's start, the final F or the oracle."""
+
+    train_on: Annotated[list[str], Field(min_length=1)]
+    start: Address | None = None
+    steps: Count | None = None
+    oracle: bool = False
+
+
+class Task(Model):
+    """F_A: the segmenter it starts from; updated every n-th step (0 = never)."""
+
+    start: Name
+    update_every: int = Field(ge=0)
+
+
+class Translator(Model):
+    """A run of pixel-level adaptation over one or more sources."""
+
+    sources: Annotated[list[Name], Field(min_length=1)]
+    target: Name
+    start: list[Name] = []
+    shared: bool = Field(True, description="one D_T for all sources")
+    semantic: Literal["none", "sc", "dsc"] = "none"
+    sad: bool = False
+    ccd: bool = False
+    judges: dict[Name, Name] = {}
+    task: Task | None = None
+    steps: Count | None = None
+
+
+class Adaptation(Model):
+    """A run of feature-level alignment."""
+
+    method: Literal["adda"]
+    start: Name
+    target: Name
+    steps: Count | None = None
+
+
+class Row(Model):
+    """A line of a table: its name, the paper's setting and the run it shows."""
+
+    row: Name
+    setting: str
+    run: Address
+
+
+class Table(Model):
+    """Rows evaluated on one target."""
+
+    target: Name
+    rows: Annotated[list[Row], Field(min_length=1)]
+
+
+class Params(Model):
+    """The whole of params.yaml at one scale."""
+
+    scale: Literal["miniature", "paper"]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    miniature: Miniature
+    domains: dict[Name, Domain]
+    networks: Networks
+    training: Training
+    evaluation: Evaluation
+    segmenters: dict[Name, Segmenter]
+    translators: dict[Name, Translator]
+    adaptations: dict[Name, Adaptation]
+    tables: dict[Name, Table]
+    paper: dict[str, Any] = Field({}, description="what `scale: paper` says otherwise")
+
+    def members(self, domain: str) -> list[str]:
+        """Datasets behind a domain: itself, or the parts of its union."""
+        return self.domains[domain].union or [domain]
+
+    def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
+        """The run of that kind and name; Refusal when params.yaml has none."""
+        runs = getattr(self, kind)
+        if name not in runs:
+            raise Refusal(f"params.yaml has no {kind}.{name}; {_allowed(name, runs)}.")
+        return runs[name]
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read, merge the current scale, type and cross-check params.yaml; Refusal says what is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Refusal(f"{path} not found: run in the project's folder, where it lies.") from None
+    try:
+        raw = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise Refusal(f"{path}{where} is not valid YAML: {reason}.") from None
+    if not isinstance(raw, dict):
+        raise Refusal(f"{path} must be a mapping with the keys {', '.join(Params.model_fields)}.")
+    return resolve(raw, str(path))
+
+
+def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
+    """Typed and cross-checked settings from the mapping in params.yaml; Refusal says what is wrong."""
+    if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
+        raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        raise Refusal(f"{origin}: " + _sentence(error)) from None
+    try:
+        for check in (_check_domains, _check_runs, _check_tables, _check_cycles):
+            check(params)
+    except Refusal as refusal:
+        raise Refusal(f"{origin}: {refusal}") from None
+    return params
+
+
+def digest(value: Any) -> str:
+    """Hex digest of plain data, independent of the order of keys."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def needs(params: Params, address: str) -> list[str]:
+    """Addresses `kind/run` of the runs that a run starts from, learns from or is judged by."""
+    kind, name = address.split("/")
+    run = params.run(kind, name)
+    if isinstance(run, Segmenter):
+        translated = [f"translators/{item.split('/')[0]}" for item in run.train_on if "/" in item]
+        return translated + ([run.start] if run.start else [])
+    if isinstance(run, Translator):
+        segmenters = [*run.judges.values(), *([run.task.start] if run.task else [])]
+        return [f"translators/{s}" for s in run.start] + [f"segmenters/{s}" for s in segmenters]
+    return [f"segmenters/{run.start}"]
+
+
+def _merge(base: Any, other: Any) -> Any:
+    if not (isinstance(base, Mapping) and isinstance(other, Mapping)):
+        return other
+    merged = dict(base)
+    for key, value in other.items():
+        merged[key] = _merge(base[key], value) if key in base else value
+    return merged
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem as a sentence: the key, what stood there, what is allowed."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        model: Any = Params
+        for part in first["loc"][:-1]:
+            model = _inner(model, part)
+        fields = [name for name in model.model_fields if name != "paper"] if model else []
+        return f"unknown key {key}; {_allowed(str(first['loc'][-1]), fields)}."
+    if first["type"] == "missing":
+        return f"{key} is missing."
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{key} is {first['input']!r}; {message}."
+
+
+def _inner(model: Any, part: str | int) -> Any:
+    """The model behind one step of an error's path, through dicts, lists and optionals."""
+    annotation = model
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        annotation = model.model_fields[str(part)].annotation
+        if getattr(annotation, "__origin__", None) in (dict, list):
+            return annotation
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _allowed(word: str, names: Any) -> str:
+    close = difflib.get_close_matches(word, list(names), n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}allowed: {', '.join(names) or 'none'}"
+
+
+def known(key: str, word: str, names: Any) -> None:
+    """Refusal when a key names something that is not among these."""
+    if word not in names:
+        raise Refusal(f"{key} names {word}, which is unknown; {_allowed(word, names)}.")
+
+
+def _check_domains(params: Params) -> None:
+    for name, domain in params.domains.items():
+        key = f"domains.{name}"
+        if domain.union is not None:
+            if domain.layout or domain.root or domain.size:
+                raise Refusal(
+                    f"{key} has both union and layout, root or size; keep one of the two."
+                )
+            for member in domain.union:
+                known(f"{key}.union", member, params.domains)
+                if params.domains[member].union:
+                    raise Refusal(f"{key}.union names {member}, itself a union; name its parts.")
+        elif not (domain.layout and domain.root and domain.size):
+            raise Refusal(f"{key} needs layout, root and size (or union alone).")
+        elif params.scale == "miniature" and name not in params.miniature.images:
+            raise Refusal(f"miniature.images lacks {name}: say how many images of it to draw.")
+
+
+def _check_runs(params: Params) -> None:
+    targets = {run.target for run in (*params.translators.values(), *params.adaptations.values())}
+    for name, segmenter in params.segmenters.items():
+        _check_segmenter(params, f"segmenters.{name}", segmenter, targets)
+    for name, translator in params.translators.items():
+        _check_translator(params, f"translators.{name}", translator)
+    for name, adaptation in params.adaptations.items():
+        key = f"adaptations.{name}"
+        known(f"{key}.start", adaptation.start, params.segmenters)
+        _check_target(params, f"{key}.target", adaptation.target)
+
+
+def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]) -> None:
+    for item in run.train_on:
+        translator, _, domain = item.rpartition("/")
+        if translator:
+            known(f"{key}.train_on", translator, params.translators)
+            known(f"{key}.train_on {item}", domain, params.translators[translator].sources)
+            continue
+        known(f"{key}.train_on", item, params.domains)
+        if not run.oracle and targets & set(params.members(item)):
+            raise Refusal(
+                f"{key}.train_on names {item}, a target, whose labels only evaluation and the "
+                "oracle may read; say oracle: true if that is what this run is."
+            )
+    if len(run.train_on) > params.training.segmenter.batch:
+        raise Refusal(f"{key}.train_on has more sets than training.segmenter.batch has images.")
+    if run.start:
+        kind, name = run.start.split("/")
+        known(f"{key}.start", name, getattr(params, kind))
+        if kind == "translators" and not params.translators[name].task:
+            raise Refusal(f"{key}.start is {run.start}, which has no task segmenter to start from.")
+
+
+def _check_target(params: Params, key: str, target: str) -> None:
+    known(key, target, params.domains)
+    if params.domains[target].union:
+        raise Refusal(f"{key} is {target}, a union; a target is one dataset.")
+
+
+def _check_translator(params: Params, key: str, run: Translator) -> None:
+    for source in run.sources:
+        known(f"{key}.sources", source, params.domains)
+        if run.target in params.members(source):
+            raise Refusal(f"{key}: {run.target} is both source and target; name two domains.")
+    if len(set(run.sources)) < len(run.sources):
+        raise Refusal(f"{key}.sources names a domain twice; name each once.")
+    _check_target(params, f"{key}.target", run.target)
+    if len(run.sources) < 2 and (run.sad or run.ccd):
+        raise Refusal(f"{key}: sad and ccd compare sources, and there is one; switch them off.")
+    started = [s for name in run.start if name in params.translators
+               for s in params.translators[name].sources]  # fmt: skip
+    for name in run.start:
+        known(f"{key}.start", name, params.translators)
+        if params.translators[name].target != run.target:
+            raise Refusal(f"{key}.start: {name} has another target than {run.target}.")
+    if run.start and sorted(started) != sorted(run.sources):
+        raise Refusal(f"{key}.start covers {', '.join(started)}; sources are {run.sources}.")
+    if run.semantic != "none" and set(run.judges) != set(run.sources):
+        raise Refusal(f"{key}.judges must name one segmenter for each of {run.sources}.")
+    if run.semantic == "dsc" and not run.task:
+        raise Refusal(f"{key}: semantic dsc needs task: {{start: RUN, update_every: N}}.")
+    for source, judge in run.judges.items():
+        known(f"{key}.judges", source, run.sources)
+        known(f"{key}.judges.{source}", judge, params.segmenters)
+    if run.task:
+        known(f"{key}.task.start", run.task.start, params.segmenters)
+
+
+def _check_tables(params: Params) -> None:
+    if "miou" not in params.tables:
+        raise Refusal("tables.miou is missing: it is what results/miou.csv holds.")
+    if len(set(params.seeds)) < len(params.seeds):
+        raise Refusal("seeds names a seed twice; name each once.")
+    for name, table in params.tables.items():
+        _check_target(params, f"tables.{name}.target", table.target)
+        rows = [row.row for row in table.rows]
+        for row in table.rows:
+            kind, run = row.run.split("/")
+            known(f"tables.{name} row {row.row}", run, getattr(params, kind))
+            if kind == "translators":
+                raise Refusal(f"tables.{name} row {row.row} names a translator; name a segmenter.")
+            if rows.count(row.row) > 1:
+                raise Refusal(f"tables.{name} has two rows called {row.row}; rename one.")
+
+
+def _check_cycles(params: Params) -> None:
+    done: set[str] = set()
+
+    def visit(address: str, path: list[str]) -> None:
+        if address in path:
+            circle = " -> ".join([*path[path.index(address) :], address])
+            raise Refusal(f"these runs wait for each other: {circle}; break the circle.")
+        if address not in done:
+            for other in needs(params, address):
+                visit(other, [*path, address])
+            done.add(address)
+
+    for kind in ("segmenters", "translators", "adaptations"):
+        for name in getattr(params, kind):
+            visit(f"{kind}/{name}", [])

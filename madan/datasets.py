@@ -1,0 +1,251 @@
+"""Datasets: native layouts in, memory-mapped shards of images and train ids out.
+
+Layouts follow the datasets' own releases: GTA5 (Richter et al. 2016), SYNTHIA-RAND-CITYSCAPES
+(Ros et al. 2016), Cityscapes (Cordts et al. 2016).
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from madan import labels
+from madan.config import Refusal
+
+Array = np.ndarray
+
+
+class Item(NamedTuple):
+    """One image of a dataset and its label image."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+class Layout(NamedTuple):
+    """How a dataset lies on disk: its pairs of a split, and how native ids are read."""
+
+    items: Callable[[Path, str], list[Item]]
+    native_ids: Callable[[Path], Array]
+
+
+def _gta5_items(root: Path, split: str) -> list[Item]:
+    from scipy.io import loadmat
+
+    split_file = root / "split.mat"
+    _expect(split_file, "the split of the GTA5 release")
+    numbers = loadmat(split_file)[f"{split}Ids"].ravel()
+    names = [f"{number:05d}.png" for number in numbers]
+    return [Item(name, root / "images" / name, root / "labels" / name) for name in names]
+
+
+def _synthia_items(root: Path, split: str) -> list[Item]:
+    if split != "train":
+        raise Refusal(f"{root} is a SYNTHIA folder, which has no {split} split; use train.")
+    names = _listing(root / "RGB", "*.png")
+    return [Item(n, root / "RGB" / n, root / "GT" / "LABELS" / n) for n in names]
+
+
+def _cityscapes_items(root: Path, split: str) -> list[Item]:
+    images, truths = root / "leftImg8bit" / split, root / "gtFine" / split
+    stems = [n.removesuffix("_leftImg8bit.png") for n in _listing(images, "*/*_leftImg8bit.png")]
+    return [
+        Item(s, images / f"{s}_leftImg8bit.png", truths / f"{s}_gtFine_labelIds.png") for s in stems
+    ]
+
+
+def _indices(path: Path) -> Array:
+    """Ids of an 8-bit label image: palette indices or grey values, never colours."""
+    with Image.open(path) as image:
+        if image.mode not in ("P", "L"):
+            raise Refusal(
+                f"{path} is a {image.mode} image, expected 8-bit ids (palette or grey); "
+                "take the label images of ids, not those of colours."
+            )
+        return np.asarray(image)
+
+
+def _sixteen_bits(path: Path) -> Array:
+    """Class ids of SYNTHIA: the red channel of a 16-bit PNG, of which Pillow keeps the wrong byte."""
+    import cv2
+
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise OSError(f"{path} cannot be decoded")
+    if image.dtype != np.uint16 or image.ndim != 3:
+        raise Refusal(
+            f"{path} has {image.dtype} values of shape {image.shape}, expected a 16-bit "
+            "three-channel PNG; download SYNTHIA-RAND-CITYSCAPES again or restore GT/LABELS."
+        )
+    return np.asarray(image[:, :, 2])
+
+
+LAYOUTS = {
+    "gta5": Layout(_gta5_items, _indices),
+    "synthia": Layout(_synthia_items, _sixteen_bits),
+    "cityscapes": Layout(_cityscapes_items, _indices),
+}
+
+
+def items(layout: str, root: Path, split: str) -> list[Item]:
+    """The pairs of a split, sorted by name; Refusal when a folder, an image or a label is missing."""
+    _expect(root, f"a folder in the {layout} layout")
+    found = LAYOUTS[layout].items(root, split)
+    if not found:
+        raise Refusal(
+            f"{root} holds no image of the {split} split; see docs/data.md for its layout."
+        )
+    for item in found:
+        _expect(item.image, f"the image of label {item.label}")
+        _expect(item.label, f"the label of image {item.image}")
+    return found
+
+
+def read(layout: str, item: Item) -> tuple[Array, Array]:
+    """Image uint8 [H, W, 3] and train ids uint8 [H, W]; Refusal when unreadable or of two sizes."""
+    with _named(item.image), Image.open(item.image) as opened:
+        image = np.asarray(opened.convert("RGB"))
+    with _named(item.label):
+        native = LAYOUTS[layout].native_ids(item.label)
+    if image.shape[:2] != native.shape:
+        raise Refusal(
+            f"{item.image} is {image.shape[1]}x{image.shape[0]} but its label {item.label} is "
+            f"{native.shape[1]}x{native.shape[0]}; they must be of one size: replace or remove both."
+        )
+    return image, labels.to_train_ids(native, layout)
+
+
+def prepare(
+    layout: str, root: Path, split: str, size: tuple[int, int], shard: tuple[int, int], out: Path
+) -> None:
+    """Write every n-th item from the k-th on (`shard` = k, n) as images.npy, labels.npy, manifest.json.
+
+    Images [N, h, w, 3] uint8 at `size`; labels [N, h, w] uint8 train ids at `size` for the train
+    split, elsewhere at native resolution, padded with IGNORE where sizes differ.
+    """
+    k, n = shard
+    chosen = items(layout, root, split)[k::n]
+    if not chosen:
+        raise Refusal(
+            f"{root} has fewer {split} images than the {n} shards asked for; ask for fewer."
+        )
+    height, width = size
+    sizes = [size if split == "train" else _native_size(item) for item in chosen]
+    padded = tuple(max(extents) for extents in zip(*sizes, strict=True))
+    images = _npy(out / "images.npy", (len(chosen), height, width, 3))
+    truths = _npy(out / "labels.npy", (len(chosen), *padded))
+    pixels = np.zeros(256, np.int64)
+    entries = []
+    for row, (item, (h, w)) in enumerate(zip(chosen, sizes, strict=True)):
+        image, truth = read(layout, item)
+        images[row] = np.asarray(
+            Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+        )
+        truths[row] = labels.IGNORE
+        truths[row, :h, :w] = np.asarray(
+            Image.fromarray(truth).resize((w, h), Image.Resampling.NEAREST)
+        )
+        pixels += np.bincount(truths[row].ravel(), minlength=256)
+        entries.append(
+            {
+                "name": item.name,
+                "size": [h, w],
+                "image": _sha(item.image),
+                "label": _sha(item.label),
+            }
+        )
+    images.flush()
+    truths.flush()
+    manifest = {"items": entries, "pixels": pixels[: len(labels.CLASSES)].tolist()}
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+class Pictures:
+    """Images of a domain, [h, w, 3] uint8, and only where `labels` are given their train ids [h, w]."""
+
+    def __init__(self, name: str, images: Sequence[Path], labels: Sequence[Path] = ()):
+        self.name = name
+        self._images = [_open(folder / "images.npy") for folder in images]
+        self._labels = [_open(folder / "labels.npy") for folder in labels]
+        self._manifests = [_manifest(folder) for folder in labels]
+        self._rows = [(s, r) for s, shard in enumerate(self._images) for r in range(len(shard))]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def image(self, index: int) -> Array:
+        """Image [h, w, 3] uint8."""
+        shard, row = self._rows[index]
+        return self._images[shard][row]
+
+    def label(self, index: int) -> Array:
+        """Train ids [H, W] uint8, without padding."""
+        shard, row = self._rows[index]
+        height, width = self._manifests[shard]["items"][row]["size"]
+        return self._labels[shard][row, :height, :width]
+
+    def pixels(self) -> Array:
+        """Labelled pixels of each class, int64 [19]."""
+        return np.sum([manifest["pixels"] for manifest in self._manifests], axis=0)
+
+    @property
+    def shards(self) -> list[Array]:
+        """The memory-mapped images [N, h, w, 3] of every shard."""
+        return self._images
+
+
+def _listing(folder: Path, pattern: str) -> list[str]:
+    _expect(folder, "a folder of images")
+    return sorted(str(path.relative_to(folder)) for path in folder.glob(pattern))
+
+
+def _expect(path: Path, what: str) -> None:
+    if not path.exists():
+        raise Refusal(
+            f"{path} not found, expected {what}; put it there or mend domains in params.yaml."
+        )
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn a decoder's error into a sentence that names the file."""
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Refusal(
+            f"{path} cannot be read as an image ({error}): it is damaged or cut short; "
+            "download or extract it again."
+        ) from None
+
+
+def _native_size(item: Item) -> tuple[int, int]:
+    with _named(item.label), Image.open(item.label) as opened:
+        return opened.height, opened.width
+
+
+def _npy(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def _open(path: Path) -> Array:
+    try:
+        return np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise Refusal(f"{path} not found: make it with snakemake {path.parent}/digest") from None
+    except ValueError as error:
+        raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
+
+
+def _manifest(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def _sha(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

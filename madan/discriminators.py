@@ -1,0 +1,108 @@
+"""The discriminators of the paper's figure, pixel and feature level, and the history they look at.
+
+PatchGAN is CycleGAN's (Isola et al., 2017), FeatureDiscriminator is ADDA's (Tzeng et al., 2017) as
+CyCADA has it. Keep PatchGAN in contiguous (NCHW) layout, for the reason given in generator.py.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_WIDEST = 8
+
+
+class PatchGAN(nn.Module):
+    """Real or fake, patch by patch: images [B,3,H,W] in [-1,1] to logits [B,1,h,w]."""
+
+    def __init__(self, *, ndf: int, layers: int, norm: str) -> None:
+        """Build with `ndf` channels first and `layers` halvings (3 see 70x70 pixels).
+
+        norm is "instance" or "none"; ValueError for another.
+        """
+        super().__init__()
+        if norm not in ("instance", "none"):
+            raise ValueError(f"norm must be 'instance' or 'none', not {norm!r}.")
+        widths = [ndf * min(2**layer, _WIDEST) for layer in range(layers + 1)]
+        self.model = nn.Sequential(
+            nn.Conv2d(3, ndf, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
+        for layer in range(1, layers + 1):
+            stride = 2 if layer < layers else 1
+            self.model.append(nn.Conv2d(widths[layer - 1], widths[layer], 4, stride, padding=1))
+            if norm == "instance":
+                self.model.append(nn.InstanceNorm2d(widths[layer]))
+            self.model.append(nn.LeakyReLU(0.2, inplace=True))
+        self.model.append(nn.Conv2d(widths[layers], 1, 4, padding=1))
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Judge images [B,3,H,W] in [-1,1]: logits [B,1,h,w], high for real."""
+        return self.model(images.contiguous())
+
+
+class FeatureDiscriminator(nn.Module):
+    """Target or source, position by position: features [B,channels,h,w] to logits [B,2,h,w]."""
+
+    def __init__(self, *, channels: int, hidden: Sequence[int], dropout: float) -> None:
+        """Build with two hidden 1x1 layers of these widths, their channels dropped at that rate."""
+        super().__init__()
+        first, second = hidden
+        self.D = nn.Sequential(
+            nn.Conv2d(channels, first, 1),
+            nn.Dropout2d(dropout),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(first, second, 1),
+            nn.Dropout2d(dropout),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(second, 2, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Judge features or scores [B,channels,h,w]: logits [B,2,h,w], target and source."""
+        return self.D(features)
+
+
+class ImagePool(nn.Module):
+    """History of translated images (Shrivastava et al., 2017), as buffers of the saved state."""
+
+    images: Tensor
+    stored: Tensor
+
+    def __init__(self, *, size: int, shape: Sequence[int]) -> None:
+        """Make room for `size` images of shape (3,h,w); at 0 it keeps none and lets all pass."""
+        super().__init__()
+        self.size = size
+        self.register_buffer("images", torch.zeros(size, *shape))
+        self.register_buffer("stored", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def query(self, images: Tensor) -> Tensor:
+        """Exchange images [B,3,h,w] for as many, detached: half of them, once full, from earlier.
+
+        While filling it stores and returns the images themselves. Afterwards each is, with
+        probability 1/2, swapped for a random stored one; randomness is torch's global CPU state.
+        """
+        images = images.detach()
+        if self.size == 0:
+            return images
+        returned = images.clone()
+        stored = int(self.stored)
+        for position, image in enumerate(images):
+            if stored < self.size:
+                self.images[stored] = image
+                stored += 1
+            elif torch.rand(()) < 0.5:
+                chosen = int(torch.randint(self.size, ()))
+                returned[position] = self.images[chosen]
+                self.images[chosen] = image
+        self.stored.fill_(stored)
+        return returned
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

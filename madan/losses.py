@@ -1,0 +1,42 @@
+"""The losses of the paper as pure functions of tensors; weights are applied where sums are written.
+
+x_i: image of source i; x'_i = G_i(x_i): its adaptation; D outputs are patch logits [B, 1, h, w],
+scores of F are [B, 19, H, W]. Adversarial terms are least squares (LSGAN, Mao et al. 2017), as
+in the released code, where the paper writes logarithms.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from madan import labels
+
+
+def adversarial(output: Tensor, real: bool) -> Tensor:
+    """L_GAN, least squares: mean (D(x) - 1)^2 for real, mean D(x)^2 for fake."""
+    return (output - 1).square().mean() if real else output.square().mean()
+
+
+def cycle(reconstructed: Tensor, image: Tensor) -> Tensor:
+    """L_cyc: mean absolute difference of G_{T->i}(G_i(x_i)) and x_i, and the way round."""
+    return (reconstructed - image).abs().mean()
+
+
+def semantic_consistency(adapted: Tensor, source: Tensor) -> Tensor:
+    """L_sem: KL(F_A(G_i(x_i)) || F_i(x_i)) of scores, mean over pixels; SC when F_A is F_i, else DSC."""
+    log_adapted, log_source = adapted.log_softmax(1), source.log_softmax(1)
+    return (log_adapted.exp() * (log_adapted - log_source)).sum(1).mean()
+
+
+def task(scores: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
+    """L_task: cross-entropy of F(x'_i) against y_i [B, H, W]; 0 where every pixel is ignored."""
+    loss = F.cross_entropy(scores, truth, weights, ignore_index=labels.IGNORE, reduction="sum")
+    counted = truth[truth != labels.IGNORE]
+    total = weights[counted].sum() if weights is not None else counted.new_tensor(len(counted))
+    return loss / total.to(loss).clamp_min(torch.finfo(loss.dtype).tiny)
+
+
+def domain(logits: Tensor, is_source: bool) -> Tensor:
+    """L_feat: cross-entropy of D_F's two logits [B, 2, h, w] against source (1) or target (0)."""
+    truth = logits.new_full((len(logits), *logits.shape[2:]), int(is_source)).long()
+    return F.cross_entropy(logits, truth)

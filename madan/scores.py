@@ -1,0 +1,60 @@
+"""From labels and predictions to the numbers of the paper's tables: count first, divide last.
+
+One confusion matrix is summed over a split, and only then IoU and mIoU are lines on it, as in the
+Cityscapes protocol (Cordts et al., 2016).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madan.labels import IGNORE
+
+Counts = NDArray[np.int64]
+
+
+def confusion(
+    label: NDArray[np.integer], prediction: NDArray[np.integer], classes: int
+) -> Counts:
+    """Count pixels by label (row) and prediction (column): two arrays of one shape to [C,C].
+
+    Labels IGNORE are not counted, whatever is predicted there. Raises ValueError for shapes that
+    differ, and for a counted label or prediction outside 0..classes-1.
+    """
+    if label.shape != prediction.shape:
+        raise ValueError(f"The label is {label.shape} but the prediction {prediction.shape}.")
+    counted = label != IGNORE
+    label, prediction = label[counted], prediction[counted]
+    for name, ids in (("label", label), ("prediction", prediction)):
+        if ids.size and (ids.min() < 0 or ids.max() >= classes):
+            wrong = np.unique(ids[(ids < 0) | (ids >= classes)]).tolist()
+            raise ValueError(f"A {name} must be one of 0..{classes - 1}, found {wrong}.")
+    pairs = label.astype(np.int32) * classes + prediction
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def iou(confusion: Counts) -> NDArray[np.float64]:
+    """Intersection over union of each class, [C,C] to [C] in 0..1.
+
+    NaN where a class has neither label nor prediction: it is absent, not wrong.
+    """
+    intersection = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
+    return _ratio(intersection, union)
+
+
+def mean_iou(confusion: Counts, subset: Sequence[int]) -> float:
+    """Average the IoU, 0..1, over those classes of the subset that occur; NaN if none does."""
+    values = iou(confusion)[list(subset)]
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def pixel_accuracy(confusion: Counts) -> float:
+    """Share of counted pixels whose class is right, 0..1; NaN if none was counted."""
+    return float(_ratio(np.trace(confusion), confusion.sum()))
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.divide(part, whole, dtype=np.float64)

@@ -1,0 +1,38 @@
+"""Stylised datasets: every image of a source through its generator, at the size of its label."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from madan import batches, training
+from madan.datasets import Pictures
+from madan.progress import Meter
+
+BATCH = 8
+
+
+@torch.inference_mode()
+def stylise(generator: torch.nn.Module, source: Pictures, out: Path, precision: str) -> None:
+    """Write x'_i = G_i(x_i) of every shard as out/<k>/images.npy [N, h, w, 3] uint8, rounded."""
+    generator.eval()
+    meter, done = Meter("stylise", len(source), every=60), 0
+    for k, images in enumerate(source.shards):
+        (out / str(k)).mkdir()
+        path = out / str(k) / "images.npy"
+        made = np.lib.format.open_memmap(path, "w+", np.uint8, images.shape)
+        for first in range(0, len(images), BATCH):
+            x = batches.scale(torch.from_numpy(np.array(images[first : first + BATCH])))
+            with training.autocast(precision):
+                adapted = generator(x.to(training.device()))
+            made[first : first + BATCH] = to_bytes(adapted)
+            done += len(x)
+            meter.show(done, {})
+        made.flush()
+    meter.close()
+
+
+def to_bytes(images: torch.Tensor) -> np.ndarray:
+    """Images [B, 3, h, w] in [-1, 1] as uint8 [B, h, w, 3], rounded to the nearest level."""
+    grey = (images.float() + 1).mul(127.5).round().clamp(0, 255).byte()
+    return grey.permute(0, 2, 3, 1).cpu().numpy()

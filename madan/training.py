@@ -1,0 +1,225 @@
+"""The one training loop: device, threads, log, atomic save, exact resume.
+
+A method is any object with `modules`, `optimizers` and `update(step) -> dict[str, float]`. Random
+numbers of a step are a function of (seed, step), as batches and rates are, so modules, optimisers
+and step are the whole state: a resumed run ends with the bits of an uninterrupted one.
+"""
+
+import contextlib
+import csv
+import fcntl
+import math
+import os
+import pickle
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from madan.config import Refusal
+from madan.progress import Meter
+
+Log = list[dict[str, float]]
+
+
+class Method(Protocol):
+    """What `fit` trains: networks, their optimisers and one step of the algorithm."""
+
+    modules: Mapping[str, nn.Module]
+    optimizers: Mapping[str, torch.optim.Optimizer]
+
+    def update(self, step: int) -> dict[str, float]:
+        """Do step `step`, counted from 0, and return its figures."""
+        ...
+
+
+class Run(NamedTuple):
+    """How long a run is and where its state lies while it is not done."""
+
+    title: str
+    seed: int
+    steps: int
+    threads: int
+    save_every: int
+    log_every: int
+    state: Path
+    key: str
+    settings: Mapping[str, Any]
+
+
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(precision: str) -> torch.autocast:
+    """The context in which a forward pass has this precision, fp32 or bf16."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def begin(seed: int, threads: int) -> None:
+    """Fix threads, seed and algorithms before networks are built."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(seed)
+
+
+def fit(method: Method, run: Run, log: Path) -> None:
+    """Train to the last step, going on from a saved state; write the log as CSV.
+
+    Refusal when another process trains this run, when the state is another run's, or when a
+    figure is not finite. On TERM, INT and USR1 the state is saved before leaving.
+    """
+    with _alone(run), _signals() as asked:
+        first, lines, window = _resume(method, run)
+        meter = Meter(run.title, run.steps, first)
+        try:
+            for step in range(first, run.steps):
+                torch.manual_seed(_step_seed(run.seed, step))
+                figures = method.update(step)
+                _finite(run, step, figures)
+                window.append(figures)
+                done = step + 1
+                if done % run.log_every == 0 or done == run.steps:
+                    lines.append({"step": done, **_mean(window)})
+                    window = []
+                meter.show(done, figures)
+                if done < run.steps and (done % run.save_every == 0 or asked):
+                    _save(method, run, done, lines, window)
+                if asked:
+                    raise SystemExit(128 + asked[0])
+        finally:
+            meter.close()
+    with log.open("w", newline="") as file:
+        writer = csv.DictWriter(
+            file, ["step", *sorted({key for line in lines for key in line} - {"step"})]
+        )
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def forget(run: Run) -> None:
+    """Remove the states of a run that is done and published."""
+    for path in run.state.glob("*.pt"):
+        path.unlink()
+
+
+def linear_decay(step: int, steps: int, decay_from: float) -> float:
+    """Factor of the learning rate: 1, then falling in a line to 0 from that fraction of the steps on."""
+    start = decay_from * steps
+    return 1.0 if step < start else (steps - step) / (steps - start)
+
+
+def one_cycle(step: int, steps: int, rise: float = 0.25) -> float:
+    """Factor of the learning rate: a cosine from 1/25 up to 1, then down to 0 (Smith 2018)."""
+    place, top = (step + 1) / steps, max(rise, 1 / steps)
+    if place < top:
+        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * place / top)) / 2
+    return (1 + math.cos(math.pi * (place - top) / max(1e-9, 1 - top))) / 2
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the rate times its own `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return seed * 1_000_003 + step
+
+
+def _mean(lines: Log) -> dict[str, float]:
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    values = {key: [line[key] for line in lines if key in line] for key in keys}
+    return {key: sum(v) / len(v) for key, v in values.items()}
+
+
+def _finite(run: Run, step: int, figures: Mapping[str, float]) -> None:
+    wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+    if wrong:
+        raise Refusal(
+            f"{run.title}: {', '.join(wrong)} is not finite at step {step}; the last saved state is "
+            f"kept in {run.state}. Lower the learning rate or look at the data."
+        )
+
+
+def _state(run: Run) -> Path:
+    return run.state / f"{run.key}.pt"
+
+
+def _save(method: Method, run: Run, done: int, lines: Log, window: Log) -> None:
+    state = {
+        "settings": dict(run.settings),
+        "step": done,
+        "log": lines,
+        "window": window,
+        "modules": {name: module.state_dict() for name, module in method.modules.items()},
+        "optimizers": {name: o.state_dict() for name, o in method.optimizers.items()},
+    }
+    fresh = run.state / "state.new"
+    with fresh.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(_state(run))
+
+
+def _resume(method: Method, run: Run) -> tuple[int, Log, Log]:
+    path = _state(run)
+    if not path.exists():
+        return 0, [], []
+    try:
+        state = torch.load(path, map_location=device(), weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise Refusal(f"{path} is damaged ({error}): delete it to train from the start.") from None
+    was, now = dict(_flat(state["settings"])), dict(_flat(run.settings))
+    for key in now:
+        if was.get(key) != now[key]:
+            raise Refusal(
+                f"{path} belongs to other settings: {key} was {was.get(key)}, now {now[key]}; "
+                "restore that value or delete the file to train from the start."
+            )
+    for name, module in method.modules.items():
+        module.load_state_dict(state["modules"][name])
+    for name, optimizer in method.optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    return state["step"], state["log"], state["window"]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@contextlib.contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Hold the kernel's lock on the run's state, so that no two processes ever write it."""
+    run.state.mkdir(parents=True, exist_ok=True)
+    with (run.state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(
+                f"{run.title} is being trained by another process, which holds {lock.name}; "
+                "wait for it or stop it."
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that holds the signal by which somebody asked the process to leave."""
+    asked: list[int] = []
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+    before = {n: signal.signal(n, lambda number, frame: asked.append(number)) for n in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,38 @@
+# Raw images in native layouts, and the shards that training reads.
+
+
+rule miniature:
+    output:
+        "data/miniature/{domain}/digest",
+    params:
+        planned=planned("miniature", "{domain}"),
+    log:
+        "logs/miniature/{domain}.log",
+    benchmark:
+        "logs/miniature/{domain}.tsv"
+    resources:
+        mem_mb=500,
+    priority: 100
+    shell:
+        "madan miniature {wildcards.domain} --planned {params.planned} > {log} 2>&1"
+
+
+rule prepare:
+    input:
+        needed("prepared", "{domain}/{split}/{shard}"),
+    output:
+        "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/digest",
+        "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/images.npy",
+        "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/labels.npy",
+    params:
+        planned=planned("prepared", "{domain}/{split}/{shard}"),
+    log:
+        "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.log",
+    benchmark:
+        "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.tsv"
+    resources:
+        mem_mb=1000,
+    priority: 90
+    shell:
+        "madan prepare {wildcards.domain}/{wildcards.split}/{wildcards.shard}"
+        " --planned {params.planned} > {log} 2>&1"

@@ -1,0 +1,44 @@
+# Pixel level: generators, and the datasets they make.
+
+
+rule translate:
+    input:
+        needed("translators", "{run}"),
+    output:
+        "results/{scale}/translators/{run}/seed{seed}/digest",
+        "results/{scale}/translators/{run}/seed{seed}/weights.safetensors",
+        "results/{scale}/translators/{run}/seed{seed}/log.csv",
+    params:
+        planned=planned("translators", "{run}"),
+    log:
+        "logs/{scale}/translators/{run}/seed{seed}.log",
+    benchmark:
+        "logs/{scale}/translators/{run}/seed{seed}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+    priority: 80
+    shell:
+        "madan translate {wildcards.run} --seed {wildcards.seed}"
+        " --planned {params.planned} > {log} 2>&1"
+
+
+rule stylise:
+    input:
+        needed("stylised", "{run}/{source}"),
+    output:
+        "results/{scale}/stylised/{run}/{source}/seed{seed}/digest",
+        "results/{scale}/stylised/{run}/{source}/seed{seed}/0/images.npy",
+    params:
+        planned=planned("stylised", "{run}/{source}"),
+    log:
+        "logs/{scale}/stylised/{run}/{source}/seed{seed}.log",
+    benchmark:
+        "logs/{scale}/stylised/{run}/{source}/seed{seed}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    priority: 70
+    shell:
+        "madan stylise {wildcards.run} {wildcards.source} --seed {wildcards.seed}"
+        " --planned {params.planned} > {log} 2>&1"

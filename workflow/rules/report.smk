@@ -1,0 +1,51 @@
+# What people read: scores and tables.
+
+
+rule evaluate:
+    input:
+        needed("scores", "{kind}/{run}/{domain}-{split}"),
+    output:
+        "results/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}/digest",
+        "results/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}/score.json",
+    params:
+        planned=planned("scores", "{kind}/{run}/{domain}-{split}"),
+    log:
+        "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.log",
+    benchmark:
+        "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    priority: 10
+    shell:
+        "madan evaluate {wildcards.kind}/{wildcards.run} {wildcards.domain}-{wildcards.split}"
+        " --seed {wildcards.seed} --planned {params.planned} > {log} 2>&1"
+
+
+rule miou:
+    input:
+        needed("tables", "miou"),
+    output:
+        "results/miou.csv",
+        "results/metrics.json",
+        "results/miou.digest",
+    params:
+        planned=planned("tables", "miou"),
+    log:
+        "logs/tables/miou.log",
+    shell:
+        "madan table miou --planned {params.planned} > {log} 2>&1"
+
+
+rule table:
+    input:
+        needed("tables", "{run}"),
+    output:
+        "results/tables/{run}.csv",
+        "results/tables/{run}.digest",
+    params:
+        planned=planned("tables", "{run}"),
+    log:
+        "logs/tables/{run}.log",
+    shell:
+        "madan table {wildcards.run} --planned {params.planned} > {log} 2>&1"

@@ -1,0 +1,45 @@
+# Segmenters: supervised training, and feature-level alignment.
+
+
+rule segment:
+    input:
+        needed("segmenters", "{run}"),
+    output:
+        "results/{scale}/segmenters/{run}/seed{seed}/digest",
+        "results/{scale}/segmenters/{run}/seed{seed}/weights.safetensors",
+        "results/{scale}/segmenters/{run}/seed{seed}/log.csv",
+    params:
+        planned=planned("segmenters", "{run}"),
+    log:
+        "logs/{scale}/segmenters/{run}/seed{seed}.log",
+    benchmark:
+        "logs/{scale}/segmenters/{run}/seed{seed}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+    priority: 60
+    shell:
+        "madan segment {wildcards.run} --seed {wildcards.seed}"
+        " --planned {params.planned} > {log} 2>&1"
+
+
+rule adapt:
+    input:
+        needed("adaptations", "{run}"),
+    output:
+        "results/{scale}/adaptations/{run}/seed{seed}/digest",
+        "results/{scale}/adaptations/{run}/seed{seed}/weights.safetensors",
+        "results/{scale}/adaptations/{run}/seed{seed}/log.csv",
+    params:
+        planned=planned("adaptations", "{run}"),
+    log:
+        "logs/{scale}/adaptations/{run}/seed{seed}.log",
+    benchmark:
+        "logs/{scale}/adaptations/{run}/seed{seed}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+    priority: 50
+    shell:
+        "madan adapt {wildcards.run} --seed {wildcards.seed}"
+        " --planned {params.planned} > {log} 2>&1"
