@@ -1,18 +1,20 @@
 # params.yaml says which runs exist; here Snakemake works out what has to be made for them.
-from pathlib import Path
-
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 from snakemake.persistence.file import FilePersistence
 
 from madan.artefacts import Artefact, Graph
 from madan.config import Refusal, load
 
 if config:
-    raise WorkflowError("--config is not read: write it into params.yaml, which alone configures.")
+    raise WorkflowError(
+        "--config is not read: write it into params.yaml, which alone configures."
+    )
 try:
     GRAPH = Graph(load())
     if not workflow.remote_exec:
-        GRAPH.refuse_strangers(FilePersistence(nolock=True).params)
+        records = FilePersistence(nolock=True)
+        GRAPH.refuse_strangers(lambda path: records.params(IOFile(str(path))))
 except Refusal as refusal:
     raise WorkflowError(str(refusal))
 

@@ -50,7 +50,7 @@ class Adda:
         self.sets, self.target, self.settings, self.seed = sets, target, settings, seed
         self.net = net
         self.fixed = copy.deepcopy(net).eval().requires_grad_(False)
-        channels = len(labels.CLASSES) if settings.on == "scores" else net.vgg_head[-1].in_channels
+        channels = len(labels.CLASSES) if settings.on == "scores" else net.score_channels
         discriminator = FeatureDiscriminator(channels=channels, **network.model_dump())
         self.discriminator = discriminator.to(training.device())
         self.accuracy = Accuracy(settings.window)
@@ -59,7 +59,10 @@ class Adda:
         self.optimizers = {
             "F": torch.optim.SGD(net.parameters(), settings.lr, settings.momentum, foreach=True),
             "DF": torch.optim.SGD(
-                discriminator.parameters(), settings.lr_discriminator, settings.momentum, foreach=True
+                discriminator.parameters(),
+                settings.lr_discriminator,
+                settings.momentum,
+                foreach=True,
             ),
         }
 
@@ -74,7 +77,9 @@ class Adda:
         on_source, on_target = self.discriminator(source), self.discriminator(target.detach())
         d_loss = (losses.domain(on_source, True) + losses.domain(on_target, False)) / 2
         self._descend("DF", d_loss)
-        right = (on_source.argmax(1) == 1).float().mean() + (on_target.argmax(1) == 0).float().mean()
+        right = (on_source.argmax(1) == 1).float().mean() + (
+            on_target.argmax(1) == 0
+        ).float().mean()
         accuracy = self.accuracy.add(step, right.item() / 2)
         figures = {"d_feat": d_loss.item(), "accuracy": accuracy, "gate": settings.gate}
         if accuracy > settings.gate:
@@ -89,8 +94,8 @@ class Adda:
         if not int(self.accuracy.opened):
             raise Refusal(
                 f"feature alignment never began: D_F's mean accuracy over {self.settings.window} "
-                f"iterations stayed at or below training.adaptation.gate = {self.settings.gate} (see "
-                "column accuracy of the log); lower the gate, or raise steps or lr_discriminator."
+                f"iterations never exceeded training.adaptation.gate = {self.settings.gate}; "
+                "lower the gate, or raise steps or lr_discriminator."
             )
 
     def _aligned(self, net: FCN8s, x: Tensor) -> Tensor:

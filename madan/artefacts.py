@@ -56,10 +56,10 @@ class Graph:
             return Path("data/miniature", name)
         if kind == "prepared":
             domain, split, shard = name.split("/")
-            height, width = self._size(domain)
-            count = self.params.domains[domain].shards
-            size = f"{split}-{height}x{width}"
-            return Path("data/prepared", scale, domain, size, f"{shard}-of-{count}")
+            dataset = self.params.dataset(domain)
+            size = "x".join(map(str, dataset.size))
+            part = f"{shard}-of-{dataset.shards}"
+            return Path("data/prepared", scale, domain, f"{split}-{size}", part)
         return Path("results", scale, kind, name, f"seed{seed}")
 
     def certificate(self, artefact: Artefact) -> Path:
@@ -75,21 +75,22 @@ class Graph:
     def check(self, artefact: Artefact) -> None:
         """Refusal when params.yaml knows no such artefact."""
         kind, name, _ = artefact
-        params = self.params
+        params, said = self.params, "the command line"
         parts = name.split("/")
         if kind == "miniature" and params.scale != "miniature":
             raise Refusal(f"scale is {params.scale}, which draws nothing; set scale: miniature.")
         if kind in ("miniature", "prepared"):
-            known("domain", parts[0], [d for d in params.domains if not params.domains[d].union])
+            known(said, parts[0], [d for d in params.domains if not params.domains[d].union])
         if kind == "prepared":
-            known("split", parts[1], ("train", "val", "test"))
-            known("shard", parts[2], [str(k) for k in range(params.domains[parts[0]].shards)])
+            known(said, parts[1], ("train", "val", "test"))
+            known(said, parts[2], [str(k) for k in range(params.domains[parts[0]].shards)])
         if kind == "tables":
-            known("table", name, params.tables)
+            known(said, name, params.tables)
         if kind == "stylised":
-            known("source", parts[1], params.run("translators", parts[0]).sources)
+            params.run("translators", parts[0])
+            known(said, parts[1], params.translators[parts[0]].sources)
         if kind == "scores":
-            known("kind of run", parts[0], ("segmenters", "adaptations"))
+            known(said, parts[0], ("segmenters", "adaptations"))
             params.run(parts[0], parts[1])
             self.check(Artefact("prepared", parts[2].replace("-", "/") + "/0"))
         if kind in ("translators", "segmenters", "adaptations"):
@@ -112,9 +113,8 @@ class Graph:
             return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
         if kind == "tables":
             return self.scores(name)
-        upstream = [
-            Artefact(*other.split("/"), seed) for other in needs(self.params, f"{kind}/{name}")
-        ]
+        runs = [other.split("/") for other in needs(self.params, f"{kind}/{name}")]
+        upstream = [Artefact(kind, name, seed) for kind, name in runs]
         return _once([*upstream, *self._data(self.params.run(kind, name), seed)])
 
     def prepared(self, domain: str, split: str = "train") -> list[Artefact]:
@@ -223,12 +223,6 @@ class Graph:
         said = read_certificate(self.certificate(artefact))
         return (said["settings"], said["code"]) == self.promise(artefact)
 
-    def _size(self, domain: str) -> tuple[int, int]:
-        size = self.params.domains[domain].size
-        if size is None:
-            raise Refusal(f"domains.{domain} is a union; name one of its parts.")
-        return size
-
     def _data(self, run: Segmenter | Translator | Adaptation, seed: int) -> list[Artefact]:
         if isinstance(run, Adaptation):
             start = self.params.segmenters[run.start]
@@ -326,20 +320,19 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(fresh, path)
 
 
-def digest_files(files: Iterable[Path]) -> str:
-    """Digest of names and bytes of files, in the order given."""
+def digest_files(files: Iterable[Path], folder: Path) -> str:
+    """Digest of names (relative to a folder) and bytes of files, in the order given."""
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:
-            total.update(
-                f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode()
-            )
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder)} {content}".encode())
     return total.hexdigest()[:16]
 
 
 @functools.cache
 def code_digest(package: Path, module: str) -> str:
-    """Digest of the syntax trees, without docstrings and comments, of a module and all it imports."""
+    """Digest of the syntax, without docstrings and comments, of a module and all it imports."""
     return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, module))])
 
 

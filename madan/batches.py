@@ -28,7 +28,8 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
-        return Batch(*(None if t is None else t.to(device) for t in self))
+        labels = None if self.labels is None else self.labels.to(device)
+        return Batch(self.images.to(device), labels)
 
     def truth(self) -> Tensor:
         """The train ids, of a batch that was drawn with them."""

@@ -39,7 +39,7 @@ def load(path: Path, name: str, module: nn.Module) -> None:
         prefix = f"{name}."
         tensors: dict[str, Tensor] = {
             key.removeprefix(prefix): file.get_tensor(key)
-            for key in file.keys()
+            for key in file.keys()  # noqa: SIM118
             if key.startswith(prefix)
         }
     if not tensors:

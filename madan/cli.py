@@ -47,9 +47,10 @@ def miniature(domain: str, planned: Planned = None) -> None:
 
     graph, artefact = _begin("miniature", domain, 0, planned)
     drawn = graph.params.miniature
-    layout = graph.params.domains[domain].layout
+    layout = graph.params.dataset(domain).layout
+    images = {str(split): count for split, count in drawn.images[domain].items()}
     with artefacts.publish(graph, artefact) as out:
-        world.write(layout, out, images=drawn.images[domain], size=drawn.size, seed=drawn.seed)
+        world.write(layout, out, images=images, size=drawn.size, seed=drawn.seed)
 
 
 @app.command()
@@ -59,10 +60,10 @@ def prepare(shard: str, planned: Planned = None) -> None:
 
     graph, artefact = _begin("prepared", shard, 0, planned)
     name, split, k = shard.split("/")
-    domain = graph.params.domains[name]
+    dataset = graph.params.dataset(name)
     with artefacts.publish(graph, artefact) as out:
-        part = int(k), domain.shards
-        datasets.prepare(domain.layout, Path(domain.root), split, domain.size, part, out)
+        part = int(k), dataset.shards
+        datasets.prepare(dataset.layout, dataset.root, split, dataset.size, part, out)
 
 
 @app.command()
@@ -204,7 +205,9 @@ def table(name: str, planned: Planned = None) -> None:
     if name == "miou":
         text = json.dumps(tables.metrics(made), indent=1) + "\n"
         artefacts.write_whole(path.with_name("metrics.json"), text)
-    artefacts.write_whole(graph.certificate(artefact), artefacts.certify(graph, artefact, path.parent, [path]))
+    artefacts.write_whole(
+        graph.certificate(artefact), artefacts.certify(graph, artefact, path.parent, [path])
+    )
     print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
 
 
@@ -234,7 +237,9 @@ def _training(graph: Graph, artefact: Artefact, steps: int) -> Any:
         threads=settings.threads,
         save_every=settings.save_every,
         log_every=settings.log_every,
-        state=Path("state", graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}"),
+        state=Path(
+            "state", graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}"
+        ),
         key=graph.planned(artefact),
         settings=graph.settings(artefact),
     )
@@ -250,7 +255,12 @@ def _train(
     with artefacts.publish(graph, artefact) as out:
         training.fit(method, run, out / "log.csv")
         check()
-        story = {"settings": run.settings, "seed": run.seed, "step": run.steps, "code": graph.promise(artefact)[1]}
+        story = {
+            "settings": run.settings,
+            "seed": run.seed,
+            "step": run.steps,
+            "code": graph.promise(artefact)[1],
+        }
         checkpoints.save(out / "weights.safetensors", modules, story)
     training.forget(run)
 

@@ -1,4 +1,4 @@
-"""params.yaml as typed models: everything that can be wrong with it is said here, before any work."""
+"""params.yaml as typed models: what is wrong with it is said here, before any work."""
 
 import difflib
 import hashlib
@@ -52,6 +52,15 @@ class Domain(Model):
     size: Size | None = Field(None, description="size that training reads")
     shards: Count = 1
     union: Annotated[list[Name], Field(min_length=2)] | None = None
+
+
+class Dataset(Model):
+    """A domain that is a dataset of its own."""
+
+    layout: str
+    root: Path
+    size: tuple[int, int]
+    shards: int
 
 
 class GeneratorNetwork(Model):
@@ -271,6 +280,12 @@ class Params(Model):
         """Datasets behind a domain: itself, or the parts of its union."""
         return self.domains[domain].union or [domain]
 
+    def dataset(self, domain: str) -> Dataset:
+        """The dataset of that name; Refusal when params.yaml has none, or a union."""
+        datasets = [name for name, entry in self.domains.items() if not entry.union]
+        known("a command", domain, datasets)
+        return Dataset(**self.domains[domain].model_dump(exclude={"union"}))
+
     def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
         """The run of that kind and name; Refusal when params.yaml has none."""
         runs = getattr(self, kind)
@@ -280,7 +295,7 @@ class Params(Model):
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read, merge the current scale, type and cross-check params.yaml; Refusal says what is wrong."""
+    """Read, type and cross-check params.yaml at its current scale; Refusal says what is wrong."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -298,7 +313,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
 
 
 def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
-    """Typed and cross-checked settings from the mapping in params.yaml; Refusal says what is wrong."""
+    """Settings from the mapping in params.yaml, typed and cross-checked, or Refusal."""
     if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
         raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
     try:
@@ -399,7 +414,8 @@ def _check_domains(params: Params) -> None:
 
 
 def _check_runs(params: Params) -> None:
-    targets = {run.target for run in (*params.translators.values(), *params.adaptations.values())}
+    targets = {translator.target for translator in params.translators.values()}
+    targets |= {adaptation.target for adaptation in params.adaptations.values()}
     for name, segmenter in params.segmenters.items():
         _check_segmenter(params, f"segmenters.{name}", segmenter, targets)
     for name, translator in params.translators.items():

@@ -72,7 +72,7 @@ def _indices(path: Path) -> Array:
 
 
 def _sixteen_bits(path: Path) -> Array:
-    """Class ids of SYNTHIA: the red channel of a 16-bit PNG, of which Pillow keeps the wrong byte."""
+    """SYNTHIA's class ids: red of a 16-bit PNG, of which Pillow would keep the wrong byte."""
     import cv2
 
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -94,7 +94,7 @@ LAYOUTS = {
 
 
 def items(layout: str, root: Path, split: str) -> list[Item]:
-    """The pairs of a split, sorted by name; Refusal when a folder, an image or a label is missing."""
+    """The pairs of a split, by name; Refusal when a folder, an image or a label is missing."""
     _expect(root, f"a folder in the {layout} layout")
     found = LAYOUTS[layout].items(root, split)
     if not found:
@@ -116,7 +116,7 @@ def read(layout: str, item: Item) -> tuple[Array, Array]:
     if image.shape[:2] != native.shape:
         raise Refusal(
             f"{item.image} is {image.shape[1]}x{image.shape[0]} but its label {item.label} is "
-            f"{native.shape[1]}x{native.shape[0]}; they must be of one size: replace or remove both."
+            f"{native.shape[1]}x{native.shape[0]}; replace or remove both: one size is needed."
         )
     return image, labels.to_train_ids(native, layout)
 
@@ -124,10 +124,10 @@ def read(layout: str, item: Item) -> tuple[Array, Array]:
 def prepare(
     layout: str, root: Path, split: str, size: tuple[int, int], shard: tuple[int, int], out: Path
 ) -> None:
-    """Write every n-th item from the k-th on (`shard` = k, n) as images.npy, labels.npy, manifest.json.
+    """Write every n-th item from the k-th on (`shard` = k, n) as two arrays and manifest.json.
 
-    Images [N, h, w, 3] uint8 at `size`; labels [N, h, w] uint8 train ids at `size` for the train
-    split, elsewhere at native resolution, padded with IGNORE where sizes differ.
+    images.npy [N, h, w, 3] uint8 at `size`; labels.npy [N, h, w] uint8 train ids at `size` for the
+    train split, elsewhere at native resolution, padded with IGNORE where sizes differ.
     """
     k, n = shard
     chosen = items(layout, root, split)[k::n]
@@ -167,7 +167,7 @@ def prepare(
 
 
 class Pictures:
-    """Images of a domain, [h, w, 3] uint8, and only where `labels` are given their train ids [h, w]."""
+    """Images [h, w, 3] uint8 of a domain and, only where `labels` are given, their train ids."""
 
     def __init__(self, name: str, images: Sequence[Path], labels: Sequence[Path] = ()):
         self.name = name
@@ -177,6 +177,7 @@ class Pictures:
         self._rows = [(s, r) for s, shard in enumerate(self._images) for r in range(len(shard))]
 
     def __len__(self) -> int:
+        """Count the images."""
         return len(self._rows)
 
     def image(self, index: int) -> Array:

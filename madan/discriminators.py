@@ -1,7 +1,7 @@
 """The discriminators of the paper's figure, pixel and feature level, and the history they look at.
 
 PatchGAN is CycleGAN's (Isola et al., 2017), FeatureDiscriminator is ADDA's (Tzeng et al., 2017) as
-CyCADA has it. Keep PatchGAN in contiguous (NCHW) layout, for the reason given in generator.py.
+CyCADA has it.
 """
 
 from collections.abc import Sequence
@@ -32,14 +32,15 @@ class PatchGAN(nn.Module):
             stride = 2 if layer < layers else 1
             self.model.append(nn.Conv2d(widths[layer - 1], widths[layer], 4, stride, padding=1))
             if norm == "instance":
-                self.model.append(nn.InstanceNorm2d(widths[layer]))
+                # Instance normalisation, in the form that has the right gradient in any layout.
+                self.model.append(nn.GroupNorm(widths[layer], widths[layer], affine=False))
             self.model.append(nn.LeakyReLU(0.2, inplace=True))
         self.model.append(nn.Conv2d(widths[layers], 1, 4, padding=1))
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge images [B,3,H,W] in [-1,1]: logits [B,1,h,w], high for real."""
-        return self.model(images.contiguous())
+        return self.model(images)
 
 
 class FeatureDiscriminator(nn.Module):

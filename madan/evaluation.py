@@ -35,7 +35,7 @@ def evaluate(net: FCN8s, pictures: Pictures, batch: int, precision: str) -> np.n
 
 
 def predict(score: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """Train ids uint8 [H, W] of one image's scores [19, h, w], enlarged bilinearly where they differ."""
+    """Train ids uint8 [H, W] of one image's scores [19, h, w], enlarged bilinearly."""
     if tuple(score.shape[1:]) != tuple(size):
         score = F.interpolate(score[None], size=size, mode="bilinear", align_corners=False)[0]
     # On CPU max is several times faster than argmax.

@@ -23,7 +23,7 @@ def cycle(reconstructed: Tensor, image: Tensor) -> Tensor:
 
 
 def semantic_consistency(adapted: Tensor, source: Tensor) -> Tensor:
-    """L_sem: KL(F_A(G_i(x_i)) || F_i(x_i)) of scores, mean over pixels; SC when F_A is F_i, else DSC."""
+    """L_sem: KL(F_A(G_i(x_i)) || F_i(x_i)), mean over pixels; DSC, or SC when F_A is F_i."""
     log_adapted, log_source = adapted.log_softmax(1), source.log_softmax(1)
     return (log_adapted.exp() * (log_adapted - log_source)).sum(1).mean()
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from scipy.io import savemat  # type: ignore[import-untyped]
-from scipy.ndimage import label as components  # type: ignore[import-untyped]
+from scipy.io import savemat
+from scipy.ndimage import label as components
 
 from madan import labels, scene
 from madan.scene import FAR, GROUND, IDS, OVERSAMPLING, Camera, Canvas, Colour, Look, Span, Street
@@ -134,12 +134,12 @@ LOOKS = {
     ),
     "synthia": Look(  # an early renderer: cool, bright, flat
         tones=_column(TONES, 1), texture=_column(TEXTURES, 1),
-        sun=0.5, windows=0.7, fog=0.05, fog_colour=(200, 215, 230), gain=1.08, gamma=0.85,
+        sun=0.5, windows=0.65, fog=0.08, fog_colour=(200, 215, 230), gain=1.12, gamma=0.85,
         saturation=0.95, tint=(0.95, 1.0, 1.08), noise=2, blur=0, vignette=0,
     ),
     "cityscapes": Look(  # a dash camera under an overcast sky: pale, greenish, hazy, noisy
         tones=_column(TONES, 2), texture=_column(TEXTURES, 2),
-        sun=0.25, windows=0.35, fog=0.22, fog_colour=(205, 208, 206), gain=1.12, gamma=0.95,
+        sun=0.25, windows=0.35, fog=0.3, fog_colour=(205, 208, 206), gain=1.22, gamma=0.95,
         saturation=0.62, tint=(0.97, 1.02, 0.95), noise=4, blur=0.4, vignette=0.2,
     ),
 }
@@ -185,8 +185,8 @@ def draw(
     """Draw one scene: image uint8 [h,w,3] and train ids uint8 [h,w], 255 where ignored.
 
     The scene depends on seed, domain, split, index and size alone; another domain's `look` changes
-    its colours under the same label. Raises ValueError for an unknown domain, split or look, for a negative
-    seed or index and for a size below 16 pixels.
+    its colours, never its label. Raises ValueError for an unknown domain, split or look, for a
+    negative seed or index and for a size below 16 pixels.
     """
     _check(domain, split, seed, size)
     look = look or domain
@@ -240,7 +240,7 @@ def compose(
         for _, paint_thing in sorted(layer, key=lambda thing: -thing[0]):
             paint_thing(canvas)
     if shape.random() < content.bonnet:
-        scene.bonnet(canvas, shape.uniform(0.03, 0.07))
+        scene.bonnet(canvas, shape.uniform(0.03, 0.06))
     return canvas
 
 
@@ -398,7 +398,8 @@ def _photograph(film: Film, look: Look, rng: Generator) -> Image8:
         sharp = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
         pixels = np.asarray(sharp.filter(blur), dtype=np.float32)
     pixels = pixels + look.noise * rng.standard_normal(film.shape, dtype=np.float32)
-    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    image: Image8 = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    return image
 
 
 # --- The native formats ----------------------------------------------------------------------
@@ -412,7 +413,7 @@ def write(
     `root` appears when all is written: a failure leaves it as it was. Raises ValueError as `draw`
     does, and for a negative number of images.
     """
-    for split, count in images.items():
+    for split, count in ({"train": 0} | dict(images)).items():
         _check(domain, split, seed, size)
         if count < 0:
             raise ValueError(f"{domain} cannot have {count} images in its split {split!r}.")
@@ -421,15 +422,14 @@ def write(
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        WRITERS[domain](
-            fresh, images, lambda split, i: draw(domain, split, i, seed=seed, size=size)
-        )
+        draw_one = partial(draw, domain, seed=seed, size=size)
+        WRITERS[domain](fresh, images, draw_one)
         if root.exists():
             root.rename(Path(scratch) / "replaced")
         fresh.rename(root)
 
 
-Draw = Callable[[str, int], tuple[Image8, Image8]]
+Draw = Callable[[str, int], tuple[Image8, Image8]]  # of a split and an index
 
 
 def _write_gta5(root: Path, images: Mapping[str, int], draw_one: Draw) -> None:

@@ -332,8 +332,9 @@ def house(c: Canvas, x: float, z: Span, storeys: int, side: int) -> None:
 
 def windows(c: Canvas, facade: Colour, x: float, z: Span, storeys: int, side: int) -> None:
     """Put rows of panes, dark or reflecting the sky, and doors on the ground floor."""
-    bright = c.paint.random() < 0.3
-    pane = lit(facade, 1 + 0.3 * c.look.windows if bright else 1 - c.look.windows)
+    pane = lit(facade, 1 - c.look.windows)
+    if c.paint.random() < 0.3:  # they mirror the sky
+        pane = blend(facade, (240, 244, 248), c.look.windows)
     columns = max(1, int((z[1] - z[0]) / 2.3))
     step = (z[1] - z[0]) / columns
     door = int(c.shape.integers(columns))
@@ -375,7 +376,7 @@ def tree(c: Canvas, x: float, z: float, side: int) -> None:
     bark = lit(BARK, 0.8 + 0.3 * c.look.sun)
     c.front(bark, (x - 0.17, x + 0.17), (0, 0.55 * height), z, "vegetation")
     for share in sorted(c.shape.uniform(0.45, 0.9, 9).tolist()):
-        aside = c.shape.normal(0, 0.14 * height)
+        aside = height * c.shape.uniform(-0.22, 0.22)
         radius = height * c.shape.uniform(0.12, 0.22)
         light = 0.72 + 0.5 * (share - 0.45) / 0.45 + 0.08 * c.paint.normal()
         c.disc(lit(leaf, light), x + aside, share * height, radius, z, "vegetation")

@@ -14,9 +14,7 @@ from madan.labels import IGNORE
 Counts = NDArray[np.int64]
 
 
-def confusion(
-    label: NDArray[np.integer], prediction: NDArray[np.integer], classes: int
-) -> Counts:
+def confusion(label: NDArray[np.integer], prediction: NDArray[np.integer], classes: int) -> Counts:
     """Count pixels by label (row) and prediction (column): two arrays of one shape to [C,C].
 
     Labels IGNORE are not counted, whatever is predicted there. Raises ValueError for shapes that

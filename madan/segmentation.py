@@ -1,4 +1,4 @@
-"""Supervised training of the segmenter F on labelled sets: sources, adapted sources or the oracle."""
+"""Supervised training of the segmenter F: on sources, on adapted sources, or as the oracle."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,12 @@ class Supervised:
     """Minimises L_task of F over the sets, each giving an equal share of every batch."""
 
     def __init__(
-        self, net: FCN8s, sets: Sequence[Pictures], settings: SegmenterTraining, steps: int, seed: int
+        self,
+        net: FCN8s,
+        sets: Sequence[Pictures],
+        settings: SegmenterTraining,
+        steps: int,
+        seed: int,
     ):
         self.net, self.sets, self.settings, self.steps, self.seed = net, sets, settings, steps, seed
         self.modules = {"F": net}
@@ -45,7 +50,9 @@ class Supervised:
             batches.draw(
                 pictures, self.seed, step, share, settings.crop, settings.flip, labelled=True
             )
-            for pictures, share in zip(self.sets, shares(settings.batch, len(self.sets)), strict=True)
+            for pictures, share in zip(
+                self.sets, shares(settings.batch, len(self.sets)), strict=True
+            )
         ]
         images = torch.cat([batch.images for batch in drawn]).to(training.device())
         truth = torch.cat([batch.truth() for batch in drawn]).to(training.device())
@@ -59,12 +66,12 @@ def build(network: SegmenterNetwork) -> FCN8s:
 
 
 def shares(batch: int, sets: int) -> list[int]:
-    """Images a batch takes from each set: equal, the first ones one more where it does not divide."""
+    """Images a batch takes from each set: as equal as can be, the first ones rather one more."""
     return [batch // sets + (k < batch % sets) for k in range(sets)]
 
 
 def class_weights(sets: Sequence[Pictures], settings: SegmenterTraining) -> Tensor | None:
-    """Weights [19] of the classes in L_task, from the labels of the sets; None where all weigh 1."""
+    """Weights [19] of the classes in L_task, from the sets' labels; None where all weigh 1."""
     if settings.class_weights is None:
         return None
     power, cap = settings.class_weights.power, settings.class_weights.cap

@@ -108,7 +108,7 @@ def forget(run: Run) -> None:
 
 
 def linear_decay(step: int, steps: int, decay_from: float) -> float:
-    """Factor of the learning rate: 1, then falling in a line to 0 from that fraction of the steps on."""
+    """Factor of the learning rate: 1 up to that fraction of the steps, then in a line to 0."""
     start = decay_from * steps
     return 1.0 if step < start else (steps - step) / (steps - start)
 
@@ -141,8 +141,8 @@ def _finite(run: Run, step: int, figures: Mapping[str, float]) -> None:
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
         raise Refusal(
-            f"{run.title}: {', '.join(wrong)} is not finite at step {step}; the last saved state is "
-            f"kept in {run.state}. Lower the learning rate or look at the data."
+            f"{run.title}: {', '.join(wrong)} is not finite at step {step}; the last saved state "
+            f"is kept in {run.state}. Lower the learning rate or look at the data."
         )
 
 

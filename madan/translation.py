@@ -88,10 +88,10 @@ class Translator:
         x_target = drawn[""].images
         adapted, back, crossed, figures = self._update_generators(x, x_target, sad, ccd)
         figures |= self._update_discriminators(x, x_target, adapted, back, crossed, sad)
-        if self.task is not None and self.run.task and self.run.task.update_every:
-            if step % self.run.task.update_every == 0:
-                truth = {i: drawn[i].truth() for i in self.sources}
-                figures["task"] = self._update_task(adapted, truth)
+        every = self.run.task.update_every if self.run.task else 0
+        if self.task is not None and every and step % every == 0:
+            truth = torch.cat([drawn[i].truth() for i in self.sources])
+            figures["task"] = self._update_task(self.task, adapted, truth)
         return {name: value.item() for name, value in figures.items()}
 
     def _update_generators(
@@ -124,16 +124,17 @@ class Translator:
             if ccd:
                 fooled = losses.adversarial(self.D(i)(crossed[i, j]), real=True)
                 terms[f"ccd.{i}"] = terms.get(f"ccd.{i}", 0) + share * fooled
-        total = sum(getattr(weights, name.split(".")[0]) * term for name, term in terms.items())
-        _descend(self.optimizers["G"], total)
+        weighed = [getattr(weights, name.split(".")[0]) * term for name, term in terms.items()]
+        _descend(self.optimizers["G"], torch.stack(weighed).sum())
         _require_grad(self.discriminators.values(), True)
         return _detach(adapted), _detach(back), _detach(crossed), _detach(terms)
 
     def _semantic(self, i: str, source: Tensor, adapted: Tensor) -> Tensor:
         """DSC: KL(F_A(x'_i) || F_i(x_i)); SC has F_i on both images."""
         judge = self.judges[i]
-        current = self.task if self.run.semantic == "dsc" else judge
-        current.eval().requires_grad_(False)
+        current = judge
+        if self.run.semantic == "dsc" and self.task is not None:
+            current = self.task.eval().requires_grad_(False)
         with torch.no_grad():
             said = judge(batches.imagenet(source))
         return losses.semantic_consistency(current(batches.imagenet(adapted)), said)
@@ -142,7 +143,7 @@ class Translator:
         self, x: Images, x_target: Tensor, adapted: Images, back: Images,
         crossed: Mapping[tuple[str, str], Tensor], sad: bool,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Teach every discriminator real from fake; fakes of D_T and D_i come from their history."""
+        """Teach every discriminator real from fake; fakes of D_T and D_i come from a history."""
         shown = {i: self.pools[f"pool_T_{i}"].query(adapted[i]) for i in x}
         terms: dict[str, Tensor] = {}
         for i in x:
@@ -156,14 +157,14 @@ class Translator:
                 terms[f"d_sad.{i}"] = _tell(self.DA(i), [shown[i]], others)
         if self.run.shared:
             terms["d_target"] = _tell(self.DT(""), [x_target], list(shown.values()))
-        _descend(self.optimizers["D"], sum(terms.values()))
+        _descend(self.optimizers["D"], torch.stack(list(terms.values())).sum())
         return _detach(terms)
 
-    def _update_task(self, adapted: Images, truth: Images) -> Tensor:
+    def _update_task(self, task: FCN8s, adapted: Images, truth: Tensor) -> Tensor:
         """One step of F_A on the adapted images with their sources' labels."""
-        self.task.train().requires_grad_(True)
-        scores = self.task(batches.imagenet(torch.cat(list(adapted.values()))))
-        loss = losses.task(scores, torch.cat(list(truth.values())), self.class_weights)
+        task.train().requires_grad_(True)
+        scores = task(batches.imagenet(torch.cat(list(adapted.values()))))
+        loss = losses.task(scores, truth, self.class_weights)
         _descend(self.optimizers["FA"], loss)
         return loss.detach()
 
@@ -191,7 +192,9 @@ class Translator:
         betas = (settings.beta1, 0.999)
         judged = [p for net in self.discriminators.values() for p in net.parameters()]
         optimizers: dict[str, torch.optim.Optimizer] = {
-            "G": torch.optim.Adam([g for g in groups if g["params"]], settings.lr, betas, fused=True),
+            "G": torch.optim.Adam(
+                [g for g in groups if g["params"]], settings.lr, betas, fused=True
+            ),
             "D": torch.optim.Adam(judged, settings.lr_discriminator, betas, fused=True),
         }
         if self.task is not None:
@@ -234,9 +237,9 @@ def _build(run: Run, networks: Networks) -> tuple[dict[str, nn.Module], dict[str
 
 def _tell(discriminator: nn.Module, real: list[Tensor], fake: list[Tensor]) -> Tensor:
     """Half the loss on real and half the loss on fake images, each a mean over its list."""
-    on_real = sum(losses.adversarial(discriminator(image), real=True) for image in real)
-    on_fake = sum(losses.adversarial(discriminator(image), real=False) for image in fake)
-    return (on_real / len(real) + on_fake / len(fake)) / 2
+    on_real = [losses.adversarial(discriminator(image), real=True) for image in real]
+    on_fake = [losses.adversarial(discriminator(image), real=False) for image in fake]
+    return (torch.stack(on_real).mean() + torch.stack(on_fake).mean()) / 2
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

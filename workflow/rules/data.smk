@@ -4,15 +4,15 @@
 rule miniature:
     output:
         "data/miniature/{domain}/digest",
-    params:
-        planned=planned("miniature", "{domain}"),
     log:
         "logs/miniature/{domain}.log",
     benchmark:
         "logs/miniature/{domain}.tsv"
+    priority: 100
     resources:
         mem_mb=500,
-    priority: 100
+    params:
+        planned=planned("miniature", "{domain}"),
     shell:
         "madan miniature {wildcards.domain} --planned {params.planned} > {log} 2>&1"
 
@@ -24,15 +24,15 @@ rule prepare:
         "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/digest",
         "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/images.npy",
         "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/labels.npy",
-    params:
-        planned=planned("prepared", "{domain}/{split}/{shard}"),
     log:
         "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.log",
     benchmark:
         "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.tsv"
+    priority: 90
     resources:
         mem_mb=1000,
-    priority: 90
+    params:
+        planned=planned("prepared", "{domain}/{split}/{shard}"),
     shell:
         "madan prepare {wildcards.domain}/{wildcards.split}/{wildcards.shard}"
         " --planned {params.planned} > {log} 2>&1"

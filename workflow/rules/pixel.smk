@@ -8,16 +8,16 @@ rule translate:
         "results/{scale}/translators/{run}/seed{seed}/digest",
         "results/{scale}/translators/{run}/seed{seed}/weights.safetensors",
         "results/{scale}/translators/{run}/seed{seed}/log.csv",
-    params:
-        planned=planned("translators", "{run}"),
     log:
         "logs/{scale}/translators/{run}/seed{seed}.log",
     benchmark:
         "logs/{scale}/translators/{run}/seed{seed}.tsv"
+    priority: 80
     threads: 1
     resources:
         mem_mb=1500,
-    priority: 80
+    params:
+        planned=planned("translators", "{run}"),
     shell:
         "madan translate {wildcards.run} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"
@@ -29,16 +29,16 @@ rule stylise:
     output:
         "results/{scale}/stylised/{run}/{source}/seed{seed}/digest",
         "results/{scale}/stylised/{run}/{source}/seed{seed}/0/images.npy",
-    params:
-        planned=planned("stylised", "{run}/{source}"),
     log:
         "logs/{scale}/stylised/{run}/{source}/seed{seed}.log",
     benchmark:
         "logs/{scale}/stylised/{run}/{source}/seed{seed}.tsv"
+    priority: 70
     threads: 1
     resources:
         mem_mb=1000,
-    priority: 70
+    params:
+        planned=planned("stylised", "{run}/{source}"),
     shell:
         "madan stylise {wildcards.run} {wildcards.source} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"

@@ -7,16 +7,16 @@ rule evaluate:
     output:
         "results/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}/digest",
         "results/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}/score.json",
-    params:
-        planned=planned("scores", "{kind}/{run}/{domain}-{split}"),
     log:
         "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.log",
     benchmark:
         "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.tsv"
+    priority: 10
     threads: 1
     resources:
         mem_mb=1000,
-    priority: 10
+    params:
+        planned=planned("scores", "{kind}/{run}/{domain}-{split}"),
     shell:
         "madan evaluate {wildcards.kind}/{wildcards.run} {wildcards.domain}-{wildcards.split}"
         " --seed {wildcards.seed} --planned {params.planned} > {log} 2>&1"
@@ -29,10 +29,10 @@ rule miou:
         "results/miou.csv",
         "results/metrics.json",
         "results/miou.digest",
-    params:
-        planned=planned("tables", "miou"),
     log:
         "logs/tables/miou.log",
+    params:
+        planned=planned("tables", "miou"),
     shell:
         "madan table miou --planned {params.planned} > {log} 2>&1"
 
@@ -43,9 +43,9 @@ rule table:
     output:
         "results/tables/{run}.csv",
         "results/tables/{run}.digest",
-    params:
-        planned=planned("tables", "{run}"),
     log:
         "logs/tables/{run}.log",
+    params:
+        planned=planned("tables", "{run}"),
     shell:
         "madan table {wildcards.run} --planned {params.planned} > {log} 2>&1"

@@ -8,16 +8,16 @@ rule segment:
         "results/{scale}/segmenters/{run}/seed{seed}/digest",
         "results/{scale}/segmenters/{run}/seed{seed}/weights.safetensors",
         "results/{scale}/segmenters/{run}/seed{seed}/log.csv",
-    params:
-        planned=planned("segmenters", "{run}"),
     log:
         "logs/{scale}/segmenters/{run}/seed{seed}.log",
     benchmark:
         "logs/{scale}/segmenters/{run}/seed{seed}.tsv"
+    priority: 60
     threads: 1
     resources:
         mem_mb=1500,
-    priority: 60
+    params:
+        planned=planned("segmenters", "{run}"),
     shell:
         "madan segment {wildcards.run} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"
@@ -30,16 +30,16 @@ rule adapt:
         "results/{scale}/adaptations/{run}/seed{seed}/digest",
         "results/{scale}/adaptations/{run}/seed{seed}/weights.safetensors",
         "results/{scale}/adaptations/{run}/seed{seed}/log.csv",
-    params:
-        planned=planned("adaptations", "{run}"),
     log:
         "logs/{scale}/adaptations/{run}/seed{seed}.log",
     benchmark:
         "logs/{scale}/adaptations/{run}/seed{seed}.tsv"
+    priority: 50
     threads: 1
     resources:
         mem_mb=1500,
-    priority: 50
+    params:
+        planned=planned("adaptations", "{run}"),
     shell:
         "madan adapt {wildcards.run} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"

@@ -1,0 +1,34 @@
+# make miou: from a clone to results/miou.csv.  make test: lint, types and every test that this
+# machine can run.  VENV=DIR says where the virtual environment lies.
+VENV ?= .venv
+PYTHON ?= python3.11
+CORES ?= 8
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: setup miou test lint clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+miou: setup
+	snakemake --cores $(CORES) results/miou.csv
+	@column -s, -t results/miou.csv | cut -c1-160 2>/dev/null || cat results/miou.csv
+
+lint: setup
+	ruff format --check madan tests
+	ruff check madan tests
+	mypy
+	snakefmt --check Snakefile workflow
+	$(BIN)/python tests/snakemake_lint.py
+
+test: lint
+	pytest
+
+clean:
+	rm -rf results state logs data/miniature data/prepared .snakemake
