@@ -50,7 +50,7 @@ class Adda:
         self.sets, self.target, self.settings, self.seed = sets, target, settings, seed
         self.net = net
         self.fixed = copy.deepcopy(net).eval().requires_grad_(False)
-        channels = len(labels.CLASSES) if settings.on == "scores" else net.score_channels
+        channels = len(labels.CLASSES) if settings.on == "scores" else net.head
         discriminator = FeatureDiscriminator(channels=channels, **network.model_dump())
         self.discriminator = discriminator.to(training.device())
         self.accuracy = Accuracy(settings.window)

@@ -112,7 +112,7 @@ class Graph:
             target, _, split = where.rpartition("-")
             return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
         if kind == "tables":
-            return self.scores(name)
+            return self.ancestry(self.scores(name))
         runs = [other.split("/") for other in needs(self.params, f"{kind}/{name}")]
         upstream = [Artefact(kind, name, seed) for kind, name in runs]
         return _once([*upstream, *self._data(self.params.run(kind, name), seed)])
@@ -137,6 +137,10 @@ class Graph:
 
     def everything(self) -> list[Artefact]:
         """Whatever the tables need, upstream first, each once."""
+        return self.ancestry([Artefact("tables", table) for table in self.params.tables])
+
+    def ancestry(self, artefacts: Iterable[Artefact]) -> list[Artefact]:
+        """The artefacts and all they are made from, upstream first, each once."""
         order: dict[Artefact, None] = {}
 
         def visit(artefact: Artefact) -> None:
@@ -145,8 +149,8 @@ class Graph:
                     visit(other)
                 order[artefact] = None
 
-        for table in self.params.tables:
-            visit(Artefact("tables", table))
+        for artefact in artefacts:
+            visit(artefact)
         return list(order)
 
     def settings(self, artefact: Artefact) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class FCN8s(nn.Module):
         """
         super().__init__()
         _check(widths, convs, pools, head, head_kernel, norm, padding)
+        self.head = head
         own = padding == 1
         # An unpadded head leaves this many positions at each border without a score.
         margin = 0 if own else head_kernel // 2

@@ -1,0 +1,181 @@
+"""The graph: which jobs a change of settings, code or files plans, and what is refused."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, ROWS, World, tiny
+from ruamel.yaml import YAML
+
+RESULTS = "results/miniature"
+FROM_MADAN = {
+    f"{RESULTS}/translators/madan/seed0",
+    f"{RESULTS}/stylised/madan/gta5/seed0",
+    f"{RESULTS}/stylised/madan/synthia/seed0",
+    f"{RESULTS}/segmenters/madan-pixel/seed0",
+    f"{RESULTS}/adaptations/madan/seed0",
+    f"{RESULTS}/scores/adaptations/madan/cityscapes-test/seed0",
+    "results/miou.csv",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished world whose artefacts a stand-in made, and whose package may be edited."""
+    root = tmp_path_factory.mktemp("finished")
+    world = World(root, tiny(YAML(typ="safe").load(PROJECT / "params.yaml")))
+    world.own_package()
+    command = root / "bin" / "madan"
+    command.parent.mkdir()
+    stand_in = Path(__file__).with_name("stand_in.py")
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    command.chmod(0o755)
+    world.env["PATH"] = f"{command.parent}:{world.env['PATH']}"
+    world.snakemake()
+    return world
+
+
+@pytest.fixture
+def done(finished):
+    """The finished world, put back as it was after each test."""
+    before = finished.root.with_name("before")
+    shutil.rmtree(before, ignore_errors=True)
+    shutil.copytree(finished.root, before, symlinks=True)
+    yield finished
+    shutil.rmtree(finished.root)
+    before.rename(finished.root)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def kinds(planned: set[str]) -> set[str]:
+    return {path.removeprefix(f"{RESULTS}/").split("/")[0] for path in planned}
+
+
+def test_the_plan_holds_each_artefact_of_the_rows_once(world):
+    said = world.snakemake("-n", "results/miou.csv")
+    outputs = [line.split()[1] for line in said.splitlines() if "    output:" in line]
+    assert len(outputs) == len(set(outputs))
+    scores = {o.split("/")[4] for o in outputs if "/scores/" in o}
+    assert scores == {"source-gta5", "cyclegan-gta5", "madan"}
+    assert len(ROWS) == len(scores)
+
+
+def test_a_finished_world_plans_nothing(done):
+    assert "Nothing to be done" in done.snakemake("results/miou.csv")
+
+
+def test_a_comment_or_docstring_reruns_nothing(done):
+    for module in ("translation", "losses", "fcn8s"):
+        path = done.root / "madan" / f"{module}.py"
+        path.write_text(
+            '"""Another docstring."""\n# A comment.\n' + path.read_text().split('"""', 2)[2]
+        )
+    assert done.planned() == set()
+
+
+def test_a_changed_constant_in_translation_reruns_translators_and_what_follows(done):
+    edit(done.root / "madan/translation.py", "0.999", "0.998")
+    planned = done.planned()
+    assert FROM_MADAN <= planned
+    assert {path for path in planned if "/translators/" in path} == {
+        f"{RESULTS}/translators/{run}/seed0"
+        for run in ("cyclegan-gta5", "cyclegan-synthia", "madan")
+    }
+    assert f"{RESULTS}/segmenters/source-gta5/seed0" not in planned
+
+
+def test_a_changed_module_reruns_the_commands_that_import_it(done):
+    edit(done.root / "madan/adaptation.py", "/ 2", "/ 3")
+    adapted = {path for path in FROM_MADAN if "adaptations" in path or "miou" in path}
+    assert done.planned() == adapted
+    edit(done.root / "madan/scores.py", "import numpy", "import numpy.linalg\nimport numpy")
+    assert kinds(done.planned() - adapted) == {"scores"}
+
+
+def test_a_changed_segmenter_rate_reruns_no_translator_without_judges(done):
+    done.change("training.segmenter.lr", 0.001)
+    planned = done.planned()
+    assert {p for p in planned if "/translators/" in p} == {f"{RESULTS}/translators/madan/seed0"}
+    assert not {p for p in planned if "/stylised/cyclegan" in p}
+    assert len({p for p in planned if "/segmenters/" in p and "/scores/" not in p}) == 5
+
+
+def test_a_removed_stylised_set_reruns_what_follows_from_it(done):
+    shutil.rmtree(done.root / f"{RESULTS}/stylised/madan/synthia")
+    expected = FROM_MADAN - {
+        f"{RESULTS}/translators/madan/seed0",
+        f"{RESULTS}/stylised/madan/gta5/seed0",
+    }
+    assert done.planned() == expected
+
+
+def test_save_every_decides_no_result_and_reruns_nothing(done):
+    done.change("training.save_every", 7)
+    assert done.planned() == set()
+
+
+def test_another_table_leaves_miou_as_it_is(done):
+    other = {
+        "target": "cityscapes",
+        "rows": [{"row": "x", "setting": "", "run": "segmenters/source-gta5"}],
+    }
+    done.change("tables.other", other)
+    assert done.planned("results/miou.csv") == set()
+    assert done.planned("results/tables/other.csv") == {"results/tables/other.csv"}
+
+
+def test_another_seed_leaves_the_first_as_it_is(done):
+    done.change("seeds", [0, 1])
+    planned = done.planned()
+    assert planned and not {path for path in planned if "seed0" in path}
+
+
+def test_an_artefact_of_other_settings_without_provenance_is_refused_by_name(done):
+    shutil.rmtree(done.root / ".snakemake")
+    assert done.planned() == set()
+    done.change("training.adaptation.lr", 0.5)
+    said = done.snakemake("-n", expect=1)
+    assert "results/miniature/adaptations/madan/seed0/digest" in said
+    assert "results/miniature/segmenters/source-gta5/seed0/digest" not in said
+    assert "rm results/miniature/adaptations/madan/seed0/digest" in said
+
+
+def test_an_artefact_swapped_under_its_provenance_is_refused(done):
+    run = f"{RESULTS}/segmenters/source-gta5/seed0"
+    shutil.copy(
+        done.root / f"{RESULTS}/segmenters/stage-1/seed0/digest", done.root / run / "digest"
+    )
+    assert f"{run}/digest" in done.snakemake("-n", expect=1)
+
+
+def test_settings_changed_while_a_run_goes_on_are_caught_by_its_jobs(done):
+    planned = "0.0"
+    said = done.run("madan", "segment", "source-gta5", "--planned", planned, expect=1).stdout
+    assert "changed since segmenters/source-gta5 was planned" in said
+
+
+def test_command_line_configuration_is_refused(world):
+    said = world.snakemake("-n", "--config", "scale=paper", expect=1)
+    assert "params.yaml" in said and "--config is not read" in said
+
+
+def test_a_misspelt_key_ends_the_plan_with_one_sentence(world):
+    world.change("training.segmenter.learning_rate", 1)
+    said = world.snakemake("-n", expect=1)
+    assert "unknown key training.segmenter.learning_rate" in said
+    assert "Traceback" not in said
+
+
+def test_another_scale_has_paths_of_its_own(done):
+    done.change("scale", "paper")
+    done.run("mkdir", "-p", "data/raw")
+    said = done.snakemake("-n", expect=None)
+    assert "results/miniature" not in said
+    done.change("scale", "miniature")
+    assert done.planned() == set()
