@@ -6,7 +6,7 @@ CORES ?= 8
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup miou test lint clean
+.PHONY: setup miou schema lint test clean
 
 setup: $(VENV)/.installed
 
@@ -19,6 +19,10 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 miou: setup
 	snakemake --cores $(CORES) results/miou.csv
 	@column -s, -t results/miou.csv | cut -c1-160 2>/dev/null || cat results/miou.csv
+
+schema: setup
+	$(BIN)/python -c "import json, madan.config as c; print(json.dumps(c.Params.model_json_schema(), indent=1))" \
+	  > workflow/schemas/params.schema.json
 
 lint: setup
 	ruff format --check madan tests

@@ -28,6 +28,11 @@ MODULES = {
     "scores": "evaluation",
     "tables": "tables",
 }
+FORMS = {
+    "prepared": "DOMAIN/SPLIT/SHARD",
+    "stylised": "TRANSLATOR/SOURCE",
+    "scores": "KIND/RUN/DOMAIN-SPLIT",
+}
 # These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
 UNCERTIFIED = {"__init__", "config", "artefacts", "progress", "cli"}
 
@@ -76,7 +81,9 @@ class Graph:
         """Refusal when params.yaml knows no such artefact."""
         kind, name, _ = artefact
         params, said = self.params, "the command line"
-        parts = name.split("/")
+        parts, form = name.split("/"), FORMS.get(kind, "RUN")
+        if len(parts) != form.count("/") + 1:
+            raise Refusal(f"{said} says {name}, expected {form}.")
         if kind == "miniature" and params.scale != "miniature":
             raise Refusal(f"scale is {params.scale}, which draws nothing; set scale: miniature.")
         if kind in ("miniature", "prepared"):

@@ -416,10 +416,10 @@ def _check_domains(params: Params) -> None:
 def _check_runs(params: Params) -> None:
     targets = {translator.target for translator in params.translators.values()}
     targets |= {adaptation.target for adaptation in params.adaptations.values()}
-    for name, segmenter in params.segmenters.items():
-        _check_segmenter(params, f"segmenters.{name}", segmenter, targets)
     for name, translator in params.translators.items():
         _check_translator(params, f"translators.{name}", translator)
+    for name, segmenter in params.segmenters.items():
+        _check_segmenter(params, f"segmenters.{name}", segmenter, targets)
     for name, adaptation in params.adaptations.items():
         key = f"adaptations.{name}"
         known(f"{key}.start", adaptation.start, params.segmenters)

@@ -48,16 +48,16 @@ def _gta5_items(root: Path, split: str) -> list[Item]:
 def _synthia_items(root: Path, split: str) -> list[Item]:
     if split != "train":
         raise Refusal(f"{root} is a SYNTHIA folder, which has no {split} split; use train.")
-    names = _listing(root / "RGB", "*.png")
-    return [Item(n, root / "RGB" / n, root / "GT" / "LABELS" / n) for n in names]
+    images, truths = root / "RGB", root / "GT" / "LABELS"
+    names = sorted({*_listing(images, "*", ".png"), *_listing(truths, "*", ".png")})
+    return [Item(n, images / f"{n}.png", truths / f"{n}.png") for n in names]
 
 
 def _cityscapes_items(root: Path, split: str) -> list[Item]:
     images, truths = root / "leftImg8bit" / split, root / "gtFine" / split
-    stems = [n.removesuffix("_leftImg8bit.png") for n in _listing(images, "*/*_leftImg8bit.png")]
-    return [
-        Item(s, images / f"{s}_leftImg8bit.png", truths / f"{s}_gtFine_labelIds.png") for s in stems
-    ]
+    of_image, of_truth = "_leftImg8bit.png", "_gtFine_labelIds.png"
+    names = sorted({*_listing(images, "*/*", of_image), *_listing(truths, "*/*", of_truth)})
+    return [Item(n, images / f"{n}{of_image}", truths / f"{n}{of_truth}") for n in names]
 
 
 def _indices(path: Path) -> Array:
@@ -138,32 +138,35 @@ def prepare(
     height, width = size
     sizes = [size if split == "train" else _native_size(item) for item in chosen]
     padded = tuple(max(extents) for extents in zip(*sizes, strict=True))
-    images = _npy(out / "images.npy", (len(chosen), height, width, 3))
-    truths = _npy(out / "labels.npy", (len(chosen), *padded))
     pixels = np.zeros(256, np.int64)
     entries = []
-    for row, (item, (h, w)) in enumerate(zip(chosen, sizes, strict=True)):
-        image, truth = read(layout, item)
-        images[row] = np.asarray(
-            Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-        )
-        truths[row] = labels.IGNORE
-        truths[row, :h, :w] = np.asarray(
-            Image.fromarray(truth).resize((w, h), Image.Resampling.NEAREST)
-        )
-        pixels += np.bincount(truths[row].ravel(), minlength=256)
-        entries.append(
-            {
-                "name": item.name,
-                "size": [h, w],
-                "image": _sha(item.image),
-                "label": _sha(item.label),
-            }
-        )
-    images.flush()
-    truths.flush()
+    with (
+        array(out / "images.npy", (len(chosen), height, width, 3)) as add_image,
+        array(out / "labels.npy", (len(chosen), *padded)) as add_label,
+    ):
+        for item, (h, w) in zip(chosen, sizes, strict=True):
+            image, truth = read(layout, item)
+            add_image(_resized(image, (height, width), Image.Resampling.BICUBIC))
+            label = np.full(padded, labels.IGNORE, np.uint8)
+            label[:h, :w] = _resized(truth, (h, w), Image.Resampling.NEAREST)
+            add_label(label)
+            pixels += np.bincount(label.ravel(), minlength=256)
+            digests = {"image": _sha(item.image), "label": _sha(item.label)}
+            entries.append({"name": item.name, "size": [h, w], **digests})
     manifest = {"items": entries, "pixels": pixels[: len(labels.CLASSES)].tolist()}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+@contextlib.contextmanager
+def array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[Array], object]]:
+    """A uint8 .npy file of this shape, to which the block adds rows in order.
+
+    Written as a stream: on a full disk that is an error, where a memory map would kill the process.
+    """
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda rows: file.write(np.ascontiguousarray(rows, np.uint8).data)
 
 
 class Pictures:
@@ -201,9 +204,11 @@ class Pictures:
         return self._images
 
 
-def _listing(folder: Path, pattern: str) -> list[str]:
+def _listing(folder: Path, stem: str, suffix: str) -> list[str]:
+    """Names below a folder that match stem + suffix, without the suffix."""
     _expect(folder, "a folder of images")
-    return sorted(str(path.relative_to(folder)) for path in folder.glob(pattern))
+    found = folder.glob(stem + suffix)
+    return [str(path.relative_to(folder)).removesuffix(suffix) for path in found]
 
 
 def _expect(path: Path, what: str) -> None:
@@ -230,8 +235,8 @@ def _native_size(item: Item) -> tuple[int, int]:
         return opened.height, opened.width
 
 
-def _npy(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+def _resized(image: Array, size: tuple[int, int], how: Image.Resampling) -> Array:
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), how))
 
 
 def _open(path: Path) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from madan import batches, training
-from madan.datasets import Pictures
+from madan.datasets import Pictures, array
 from madan.progress import Meter
 
 BATCH = 8
@@ -19,16 +19,14 @@ def stylise(generator: torch.nn.Module, source: Pictures, out: Path, precision: 
     meter, done = Meter("stylise", len(source), every=60), 0
     for k, images in enumerate(source.shards):
         (out / str(k)).mkdir()
-        path = out / str(k) / "images.npy"
-        made = np.lib.format.open_memmap(path, "w+", np.uint8, images.shape)
-        for first in range(0, len(images), BATCH):
-            x = batches.scale(torch.from_numpy(np.array(images[first : first + BATCH])))
-            with training.autocast(precision):
-                adapted = generator(x.to(training.device()))
-            made[first : first + BATCH] = to_bytes(adapted)
-            done += len(x)
-            meter.show(done, {})
-        made.flush()
+        with array(out / str(k) / "images.npy", images.shape) as add:
+            for first in range(0, len(images), BATCH):
+                x = batches.scale(torch.from_numpy(np.array(images[first : first + BATCH])))
+                with training.autocast(precision):
+                    adapted = generator(x.to(training.device()))
+                add(to_bytes(adapted))
+                done += len(x)
+                meter.show(done, {})
     meter.close()
 
 

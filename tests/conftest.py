@@ -1,14 +1,18 @@
-"""A tiny world: the project's own params.yaml with few images and few steps, in a folder of its own."""
+"""A tiny world: the project's own params.yaml with few images and steps, in its own folder."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
+
+from madan.datasets import Pictures
 
 PROJECT = Path(__file__).parent.parent
 ROWS = ("source-gta5", "cyclegan-gta5", "madan")
@@ -104,3 +108,18 @@ class World:
 @pytest.fixture
 def world(tmp_path, raw):
     return World(tmp_path, tiny(raw))
+
+
+def write_set(folder: Path, name: str, count: int = 4, size=(16, 32), seed: int = 0):
+    """A prepared set of random images whose labels are blocks of a few classes."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    images = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    truths = rng.integers(0, 5, (count, size[0] // 8, size[1] // 8), dtype=np.uint8)
+    truths = truths.repeat(8, 1).repeat(8, 2)
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", truths)
+    items = [{"name": str(k), "size": list(size)} for k in range(count)]
+    pixels = np.bincount(truths.ravel(), minlength=19).tolist()
+    (folder / "manifest.json").write_text(json.dumps({"items": items, "pixels": pixels}))
+    return Pictures(name, [folder], [folder])

@@ -1,0 +1,199 @@
+"""Addresses, certificates, code digests; folders that appear whole or not at all."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from madan import artefacts, config
+from madan.artefacts import Artefact, Graph
+from madan.config import Refusal
+
+PACKAGE = PROJECT / "madan"
+GTA5 = Artefact("miniature", "gta5")
+
+
+@pytest.fixture
+def graph(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Graph(config.resolve(tiny(raw)))
+
+
+def make(graph, artefact, text="x"):
+    for other in graph.ancestry([artefact]):
+        with artefacts.publish(graph, other) as out:
+            (out / "file").write_text(text if other == artefact else "x")
+
+
+def test_every_artefact_has_a_folder_of_its_own(graph):
+    made = [graph.certificate(artefact) for artefact in graph.everything()]
+    assert len(made) == len(set(made))
+
+
+def test_upstream_comes_first_and_only_what_tables_need(graph):
+    order = graph.everything()
+    for artefact in order:
+        assert all(order.index(other) < order.index(artefact) for other in graph.inputs(artefact))
+    runs = {artefact.name for artefact in order if artefact.kind == "segmenters"}
+    assert "oracle" not in runs and "source-synthia" in runs
+
+
+def test_only_the_oracle_and_evaluation_stand_on_labels_of_the_target(raw, graph):
+    """A prepared set of the target reaches the others only through translators and adaptations."""
+    for name, run in graph.params.segmenters.items():
+        inputs = graph.inputs(Artefact("segmenters", name))
+        of_target = [other for other in inputs if other.name.startswith("cityscapes/")]
+        assert bool(of_target) == run.oracle
+
+
+def test_certificate_knows_content_settings_code_inputs_and_data(graph):
+    shard = Artefact("prepared", "gta5/train/0")
+    make(graph, shard)
+    said = artefacts.read_certificate(graph.certificate(shard))
+    assert (said["settings"], said["code"]) == graph.promise(shard)
+    before = said["content"]
+    make(graph, shard, "y")
+    said = artefacts.read_certificate(graph.certificate(shard))
+    assert said["content"] != before and said["data"] == said["content"]
+
+
+def test_settings_of_upstream_are_part_of_an_artefacts_promise(raw, graph):
+    raw["miniature"]["seed"] = 7
+    other = Graph(config.resolve(raw))
+    for artefact in (GTA5, Artefact("segmenters", "source-gta5")):
+        assert graph.promise(artefact)[0] != other.promise(artefact)[0]
+        assert graph.promise(artefact)[1] == other.promise(artefact)[1]
+
+
+def test_upstream_made_with_other_settings_is_refused(raw, graph):
+    make(graph, GTA5)
+    raw["miniature"]["seed"] = 7
+    other = Graph(config.resolve(raw))
+    with (
+        pytest.raises(Refusal, match="data/miniature/gta5 was made with other settings"),
+        artefacts.publish(other, Artefact("prepared", "gta5/train/0")),
+    ):
+        pass
+
+
+def test_missing_upstream_is_refused_with_the_command_that_makes_it(graph):
+    with (
+        pytest.raises(Refusal, match="snakemake data/miniature/gta5/digest"),
+        artefacts.publish(graph, Artefact("prepared", "gta5/train/0")),
+    ):
+        pass
+
+
+def test_nothing_appears_when_the_work_fails(graph):
+    with pytest.raises(RuntimeError), artefacts.publish(graph, GTA5) as out:
+        (out / "half").write_text("written")
+        raise RuntimeError
+    assert list(Path("data/miniature").iterdir()) == []
+
+
+def test_what_stood_there_stays_when_the_work_fails(graph):
+    make(graph, GTA5, "before")
+    with pytest.raises(RuntimeError), artefacts.publish(graph, GTA5):
+        raise RuntimeError
+    assert (graph.folder(GTA5) / "file").read_text() == "before"
+
+
+def test_remains_of_a_killed_job_are_swept_away(graph):
+    remains = Path("data/miniature/.gta5.new")
+    remains.mkdir(parents=True)
+    (remains / "half").touch()
+    make(graph, GTA5)
+    assert not (graph.folder(GTA5) / "half").exists() and not remains.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"content": 1}'])
+def test_damaged_certificate_is_refused(tmp_path, text):
+    (tmp_path / "digest").write_text(text)
+    with pytest.raises(Refusal, match="is damaged"):
+        artefacts.read_certificate(tmp_path / "digest")
+
+
+@pytest.mark.parametrize(
+    ("artefact", "words"),
+    [
+        (Artefact("segmenters", "pooledd"), "did you mean pooled"),
+        (Artefact("stylised", "madan/cityscapes"), "gta5, synthia"),
+        (Artefact("prepared", "both/train/0"), "gta5, synthia, cityscapes"),
+        (Artefact("prepared", "gta5/training/0"), "train, val, test"),
+        (Artefact("prepared", "gta5/train/9"), "allowed: 0"),
+        (Artefact("scores", "translators/madan/cityscapes-val"), "segmenters, adaptations"),
+        (Artefact("tables", "miuo"), "did you mean miou"),
+        (Artefact("miniature", "kitti"), "gta5"),
+    ],
+)
+def test_unknown_artefact_is_refused_with_what_is_allowed(graph, artefact, words):
+    with pytest.raises(Refusal, match=words):
+        graph.check(artefact)
+
+
+# --- Code ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path):
+    return Path(shutil.copytree(PACKAGE, tmp_path / "madan"))
+
+
+def digest(package, module):
+    artefacts.code_digest.cache_clear()
+    return artefacts.code_digest(package, module)
+
+
+def test_comments_and_docstrings_are_not_code(package):
+    before = digest(package, "translation")
+    path = package / "losses.py"
+    path.write_text(path.read_text().replace('"""L_GAN', '"""Anything') + "\n# A comment\n")
+    assert digest(package, "translation") == before
+
+
+def test_a_changed_formula_reaches_exactly_the_commands_that_use_it(package):
+    before = {module: digest(package, module) for module in artefacts.MODULES.values()}
+    path = package / "losses.py"
+    path.write_text(path.read_text().replace("output - 1", "output - 0.9"))
+    changed = {module for module in before if digest(package, module) != before[module]}
+    assert changed == {"translation", "segmentation", "adaptation"}
+
+
+def test_the_shell_around_the_science_is_not_code(package):
+    before = digest(package, "translation")
+    for name in artefacts.UNCERTIFIED:
+        with (package / f"{name}.py").open("a") as file:
+            file.write("\nx = 1\n")
+    assert digest(package, "translation") == before
+
+
+def test_a_file_that_is_not_python_is_a_sentence(package):
+    (package / "losses.py").write_text("def :\n")
+    with pytest.raises(Refusal, match="losses.py line 1 is not valid Python"):
+        digest(package, "translation")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=4), st.binary(max_size=8), max_size=4))
+def test_content_is_names_and_bytes(files):
+    def digest_of(pairs):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in pairs:
+                Path(folder, name).write_bytes(content)
+            return artefacts.digest_files(sorted(Path(folder).iterdir()), Path(folder))
+
+    assert digest_of(files.items()) == digest_of(reversed(files.items()))
+    assert digest_of(files.items()) != digest_of([*files.items(), ("zz", b"")])
+
+
+def test_certificate_is_one_line(graph):
+    make(graph, GTA5)
+    text = graph.certificate(GTA5).read_text()
+    assert text.count("\n") == 1 and set(json.loads(text)) == {
+        "content", "settings", "code", "inputs", "data",
+    }  # fmt: skip

@@ -1,0 +1,114 @@
+"""The command line: bad input ends as one sentence, exit code 1 and nothing half-written."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+SHARD = "data/prepared/miniature/gta5/train-64x128"
+
+
+@pytest.fixture
+def drawn(world):
+    world.run("madan", "miniature", "gta5")
+    return world
+
+
+def refused(world, *words, command=("prepare", "gta5/train/0")):
+    said = world.run("madan", *command, expect=1).stdout
+    assert said.startswith("madan: ") and said.count("\n") == 1, said
+    assert all(word in said for word in words), said
+    for folder in ("data/prepared", "results"):
+        left = [path for path in (world.root / folder).rglob("*") if path.is_file()]
+        assert not left, left
+
+
+def test_truncated_image_is_named(drawn):
+    path = drawn.root / "data/miniature/gta5/images/00003.png"
+    path.write_bytes(path.read_bytes()[:500])
+    refused(drawn, "images/00003.png", "cut short")
+
+
+def test_label_without_its_image_is_named(drawn):
+    (drawn.root / "data/miniature/gta5/images/00002.png").unlink()
+    refused(drawn, "images/00002.png not found", "labels/00002.png")
+
+
+def test_image_without_its_label_is_named(drawn):
+    (drawn.root / "data/miniature/gta5/labels/00002.png").unlink()
+    refused(drawn, "labels/00002.png not found", "images/00002.png")
+
+
+def test_image_and_label_of_two_sizes_are_named_with_both(drawn):
+    path = drawn.root / "data/miniature/gta5/labels/00004.png"
+    with Image.open(path) as label:
+        small = label.resize((64, 32), Image.Resampling.NEAREST)
+    small.save(path)
+    refused(drawn, "labels/00004.png", "128x64", "64x32")
+
+
+def test_missing_folder_is_named(drawn):
+    drawn.change("domains.gta5.root", "data/raw/gta")
+    drawn.run("madan", "miniature", "gta5")
+    refused(drawn, "data/raw/gta not found", "domains")
+
+
+def test_missing_upstream_is_named_with_the_way_to_make_it(world):
+    refused(world, "snakemake data/miniature/gta5/digest")
+
+
+def test_unwritable_output_is_named(drawn):
+    (drawn.root / "data/prepared").write_text("a file where a folder should be")
+    said = drawn.run("madan", "prepare", "gta5/train/0", expect=1).stdout
+    assert "data/prepared" in said and said.count("\n") == 1
+
+
+def test_misspelt_key_is_named(world):
+    world.change("training.segmenter.lr_rate", 1)
+    refused(world, "training.segmenter.lr_rate", command=("segment", "source-gta5"))
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (("segment", "poled"), "pooled"),
+        (("translate", "madam"), "madan"),
+        (("stylise", "madan", "gta"), "gta5"),
+        (("prepare", "gta5/trian/0"), "train"),
+        (("evaluate", "segmenters/pooled", "cityscape-val"), "cityscapes"),
+        (("table", "mioo"), "miou"),
+        (("miniature", "gta"), "gta5"),
+    ],
+)
+def test_unknown_name_is_refused_with_the_nearest(world, command, word):
+    refused(world, f"did you mean {word}?", command=command)
+
+
+@pytest.mark.parametrize("command", [("prepare", "gta5"), ("evaluate", "pooled", "cityscapes-val")])
+def test_incomplete_address_is_a_sentence(world, command):
+    refused(world, command=command)
+
+
+def test_every_command_explains_itself_with_an_example(world):
+    commands = "miniature prepare translate stylise segment adapt evaluate table".split()
+    said = world.run("madan", "--help").stdout
+    assert all(f"\n  {command} " in said for command in commands)
+    for command in commands:
+        assert f"madan {command} " in world.run("madan", command, "--help").stdout
+
+
+def test_a_disk_that_is_full_is_a_sentence_and_leaves_nothing(drawn):
+    if shutil.which("mount") is None or drawn.run("id", "-u").stdout.strip() != "0":
+        pytest.skip("mounting a small file system needs root")
+    prepared = drawn.root / "data/prepared"
+    prepared.mkdir()
+    if drawn.run(
+        "mount", "-t", "tmpfs", "-o", "size=64k", "small", prepared, expect=None
+    ).returncode:
+        pytest.skip("this machine does not let root mount a file system")
+    try:
+        said = drawn.run("madan", "prepare", "gta5/train/0", expect=1).stdout
+        assert "No space left" in said and said.count("\n") == 1
+        assert not [path for path in prepared.rglob("*") if path.is_file()]
+    finally:
+        drawn.run("umount", prepared)

@@ -1,0 +1,181 @@
+"""params.yaml: what is wrong is said in one sentence with the key and what is allowed."""
+
+import json
+
+import pytest
+from conftest import PROJECT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from madan import config
+from madan.config import Refusal
+
+
+def refused(raw, *words):
+    with pytest.raises(Refusal) as caught:
+        config.resolve(raw)
+    said = str(caught.value)
+    assert all(word in said for word in words), said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("scale", config.SCALES)
+def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
+    params = config.resolve(raw | {"scale": scale})
+    for kind in ("segmenters", "translators", "adaptations"):
+        for name in getattr(params, kind):
+            config.needs(params, f"{kind}/{name}")
+
+
+def test_paper_scale_differs_only_where_it_says_so(raw):
+    small, paper = (config.resolve(raw | {"scale": scale}) for scale in config.SCALES)
+    assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
+    assert paper.translators == small.translators
+    assert paper.networks.discriminator.norm == small.networks.discriminator.norm
+    assert paper.domains["both"] == small.domains["both"]
+
+
+def test_unknown_key_is_refused_with_its_path_and_the_nearest_name(raw):
+    raw["training"]["segmenter"]["batchh"] = 8
+    refused(raw, "training.segmenter.batchh", "did you mean batch?", "weight_decay")
+
+
+def test_unknown_key_inside_a_run_is_refused(raw):
+    raw["translators"]["madan"]["sadd"] = True
+    refused(raw, "translators.madan.sadd", "did you mean sad?")
+
+
+def test_missing_key_is_named(raw):
+    del raw["training"]["translator"]["lr"]
+    refused(raw, "training.translator.lr is missing")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("segmenter", "lr", -1), ("segmenter", "steps", 0), ("translator", "crop", [64]),
+     ("segmenter", "schedule", "cosine"), ("adaptation", "gate", 1.5), ("translator", "pool", -1)],
+)  # fmt: skip
+def test_value_out_of_range_is_refused_with_what_stood_there(raw, section, key, value):
+    raw["training"][section][key] = value
+    refused(raw, f"training.{section}.{key}", repr(value) if key != "crop" else "crop")
+
+
+def test_a_number_that_dvc_wrote_is_a_number(tmp_path, raw):
+    text = (PROJECT / "params.yaml").read_text().replace("lr: 0.002", "lr: 1e-05", 1)
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert config.load(path).training.segmenter.lr == 1e-5
+
+
+def test_the_first_rate_in_the_file_is_one_that_the_default_run_uses():
+    text = (PROJECT / "params.yaml").read_text()
+    first = next(line.split(":")[1] for line in text.splitlines() if line.strip().startswith("lr:"))
+    assert config.load(PROJECT / "params.yaml").training.segmenter.lr == float(first)
+
+
+def test_key_given_twice_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("scale: miniature\nscale: paper\n")
+    with pytest.raises(Refusal, match="params.yaml line 2 is not valid YAML.*duplicate key"):
+        config.load(path)
+
+
+def test_yaml_tags_are_not_obeyed(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("scale: !!python/object/apply:os.mkdir [owned]\n")
+    with pytest.raises(Refusal):
+        config.load(path)
+
+
+def test_missing_file_is_a_sentence(tmp_path):
+    with pytest.raises(Refusal, match="not found: run in the project's folder"):
+        config.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "run", "key", "value", "words"),
+    [
+        ("segmenters", "pooled", "train_on", ["cyclgan-gta5/gta5"], ["did you mean cyclegan-gta5"]),
+        ("segmenters", "pooled", "train_on", ["madan/both"], ["both", "gta5, synthia"]),
+        ("segmenters", "pooled", "train_on", ["cityscapes"], ["oracle: true"]),
+        ("segmenters", "pooled", "train_on", ["gta"], ["did you mean gta5"]),
+        ("segmenters", "pooled", "start", "translators/cyclegan-gta5", ["no task segmenter"]),
+        ("segmenters", "pooled", "start", "segmenters/poled", ["did you mean pooled"]),
+        ("segmenters", "pooled", "start", "pooled", ["segmenters.pooled.start", "'pooled'"]),
+        ("translators", "cyclegan-gta5", "sad", True, ["there is one"]),
+        ("translators", "cyclegan-gta5", "ccd", True, ["there is one"]),
+        ("translators", "cyclegan-gta5", "target", "gta5", ["both source and target"]),
+        ("translators", "cyclegan-gta5", "target", "both", ["a target is one dataset"]),
+        ("translators", "cyclegan-gta5", "sources", ["gta5", "gta5"], ["twice"]),
+        ("translators", "cyclegan-gta5", "semantic", "sc", ["judges must name one segmenter"]),
+        ("translators", "madan", "task", None, ["dsc needs task"]),
+        ("translators", "madan", "start", ["cyclegan-gta5"], ["covers gta5"]),
+        ("translators", "madan", "judges", {"gta5": "source-gta5", "synthia": "none"}, ["none"]),
+        ("adaptations", "madan", "start", "madan", ["madan-pixel"]),
+        ("adaptations", "madan", "method", "mdan", ["'mdan'"]),
+    ],
+)
+def test_impossible_run_is_refused(raw, kind, run, key, value, words):
+    raw[kind][run][key] = value
+    refused(raw, f"{kind}.{run}", *words)
+
+
+def test_runs_that_wait_for_each_other_are_refused(raw):
+    raw["segmenters"]["source-gta5"] = {"train_on": ["cyclegan-gta5/gta5"]}
+    raw["translators"]["cyclegan-gta5"] |= {
+        "semantic": "sc", "judges": {"gta5": "source-gta5"},
+    }  # fmt: skip
+    refused(raw, "wait for each other", "segmenters/source-gta5 -> translators/cyclegan-gta5")
+
+
+def test_two_rows_of_one_name_are_refused(raw):
+    raw["tables"]["miou"]["rows"][1]["row"] = "source-gta5"
+    refused(raw, "two rows called source-gta5")
+
+
+def test_row_of_a_missing_run_is_refused(raw):
+    raw["tables"]["miou"]["rows"][0]["run"] = "segmenters/nobody"
+    refused(raw, "tables.miou row source-gta5", "nobody")
+
+
+def test_domain_without_images_to_draw_is_refused(raw):
+    del raw["miniature"]["images"]["synthia"]
+    refused(raw, "miniature.images lacks synthia")
+
+
+def test_another_source_is_a_diff_of_params_only(raw):
+    raw["domains"]["third"] = raw["domains"]["gta5"] | {"root": "data/miniature/third"}
+    raw["miniature"]["images"]["third"] = {"train": 4}
+    raw["translators"]["wide"] = {
+        "sources": ["gta5", "synthia", "third"], "target": "cityscapes", "sad": True, "ccd": True,
+    }  # fmt: skip
+    assert config.resolve(raw).translators["wide"].sad
+
+
+def test_digest_does_not_depend_on_the_order_of_keys():
+    assert config.digest({"a": 1, "b": [2]}) == config.digest({"b": [2], "a": 1})
+    assert config.digest({"a": 1}) != config.digest({"a": 2})
+
+
+def test_schema_for_editors_is_the_models_own():
+    schema = json.loads((PROJECT / "workflow/schemas/params.schema.json").read_text())
+    assert schema == config.Params.model_json_schema(), "write it anew: make schema"
+
+
+RAW = config.YAML(typ="safe").load(PROJECT / "params.yaml")
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=values, key=st.sampled_from(sorted(config.Params.model_fields)))
+def test_any_value_anywhere_resolves_or_is_one_sentence(value, key):
+    try:
+        config.resolve(RAW | {key: value})
+    except Refusal as refusal:
+        assert "\n" not in str(refusal)

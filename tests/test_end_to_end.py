@@ -1,0 +1,111 @@
+"""A tiny world from drawing to table, through Snakemake, as a newcomer runs it."""
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROWS, World, tiny
+
+pytestmark = pytest.mark.slow
+CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    from conftest import PROJECT
+    from ruamel.yaml import YAML
+
+    raw = YAML(typ="safe").load(PROJECT / "params.yaml")
+    world = World(tmp_path_factory.mktemp("whole world"), tiny(raw))
+    world.snakemake("results/miou.csv")
+    return world
+
+
+def test_table_holds_a_line_for_each_row_with_its_protocol(finished):
+    lines = list(csv.DictReader((finished.root / "results/miou.csv").open()))
+    assert [line["row"] for line in lines] == list(ROWS)
+    for line in lines:
+        assert (line["scale"], line["split"], line["images"]) == ("miniature", "test", "8")
+        assert line["resolution"] == "64x128" and line["target"] == "cityscapes"
+        assert 0 <= float(line["miou19"]) <= 100 and int(line["classes"]) <= 19
+        assert len(line["settings"]) == len(line["data"]) == len(line["code"]) == 16
+    assert len({line["settings"] for line in lines}) == 3
+    assert (finished.root / "results/metrics.json").exists()
+
+
+def test_second_run_does_nothing(finished):
+    assert "Nothing to be done" in finished.snakemake("results/miou.csv")
+
+
+def test_no_state_is_left_behind(finished):
+    assert not list((finished.root / "state").rglob("*.pt"))
+    assert not [path for path in finished.root.rglob(".*.new")]
+
+
+def test_stylised_images_have_the_size_of_their_labels(finished):
+    import numpy as np
+
+    stylised = finished.root / "results/miniature/stylised/madan/synthia/seed0/0/images.npy"
+    labels = finished.root / "data/prepared/miniature/synthia/train-64x128/0-of-1/labels.npy"
+    assert np.load(stylised).shape[:3] == np.load(labels).shape
+
+
+def test_cores_do_not_change_a_byte(finished, tmp_path):
+    other = World(tmp_path, finished.params)
+    other.snakemake("results/miou.csv", "--cores", "8")
+    for name in ("results/miou.csv", "results/metrics.json", f"{CYCLEGAN}/weights.safetensors"):
+        assert (finished.root / name).read_bytes() == (other.root / name).read_bytes(), name
+
+
+def _pid(root: Path, word: str) -> int | None:
+    """The process in that folder whose command line holds the word and is no shell's."""
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if word.encode() in words and (entry / "cwd").resolve() == root:
+                return int(entry.name)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_run(
+    finished, tmp_path
+):
+    steps = {"steps": 40}
+    params = finished.params
+    params["translators"]["cyclegan-gta5"] |= steps
+    whole, killed = (World(tmp_path / name, params) for name in _folders(tmp_path))
+    whole.snakemake(f"{CYCLEGAN}/digest")
+    command = ["snakemake", "--cores", "1", f"{CYCLEGAN}/digest"]
+    with subprocess.Popen(
+        command,
+        cwd=killed.root,
+        env=killed.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        deadline = time.monotonic() + 120
+        while not list((killed.root / "state").rglob("*.pt")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(_pid(killed.root, "translate"), signal.SIGKILL)
+        assert running.wait() != 0
+    assert list((killed.root / "state").rglob("*.pt"))
+    assert not (killed.root / CYCLEGAN / "weights.safetensors").exists()
+    killed.snakemake(f"{CYCLEGAN}/digest")
+    log = (killed.root / "logs/miniature/translators/cyclegan-gta5/seed0.log").read_text()
+    assert "goes on from step" in log
+    for name in ("weights.safetensors", "log.csv", "digest"):
+        assert (whole.root / CYCLEGAN / name).read_bytes() == (
+            killed.root / CYCLEGAN / name
+        ).read_bytes()
+
+
+def _folders(root: Path) -> list[str]:
+    for name in ("whole", "killed"):
+        (root / name).mkdir()
+    return ["whole", "killed"]

@@ -1,0 +1,154 @@
+"""The loop: exact resume, one writer, states of others refused, schedules."""
+
+import csv
+import fcntl
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from madan import training
+from madan.config import Refusal
+
+
+class Walk:
+    """A method whose every step depends on all before it and on random numbers."""
+
+    def __init__(self, steps_until_kill=None, poison=None):
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        self.modules = {"net": self.net}
+        self.optimizers = {"net": torch.optim.Adam(self.net.parameters(), 0.1)}
+        self.kill, self.poison = steps_until_kill, poison
+
+    def update(self, step):
+        if step == self.kill:
+            os.kill(os.getpid(), signal.SIGTERM)
+        loss = self.net(torch.randn(8, 4)).square().mean()
+        self.optimizers["net"].zero_grad()
+        loss.backward()
+        self.optimizers["net"].step()
+        return {"loss": float("nan") if step == self.poison else loss.item()}
+
+
+@pytest.fixture
+def go(tmp_path):
+    def go(method_args=(), steps=11, log="log.csv", **more):
+        training.begin(3, 1)
+        method = Walk(*method_args)
+        settings = {"training": {"lr": 0.1}} | more.pop("settings", {})
+        run = training.Run(
+            title="walk", seed=3, steps=steps, threads=1, save_every=3, log_every=2,
+            state=tmp_path / "state", key=more.get("key", "k"), settings=settings,
+        )  # fmt: skip
+        training.fit(method, run, tmp_path / log)
+        return method, run
+
+    return go
+
+
+def test_a_run_stopped_by_a_signal_and_resumed_ends_with_the_same_bits(go, tmp_path):
+    whole, _ = go(key="whole", log="whole.csv")
+    with pytest.raises(SystemExit):
+        go((4,))
+    resumed, _ = go()
+    for one, other in zip(whole.net.parameters(), resumed.net.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert (tmp_path / "log.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
+def test_a_resumed_run_goes_on_from_the_saved_step(go):
+    with pytest.raises(SystemExit):
+        go((4,))
+    counted = []
+    original = Walk.update
+    Walk.update = lambda self, step: counted.append(step) or original(self, step)
+    try:
+        go()
+    finally:
+        Walk.update = original
+    assert counted == list(range(5, 11))
+
+
+def test_log_holds_means_over_its_window_and_the_last_step(go, tmp_path):
+    go()
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [int(row["step"]) for row in rows] == [2, 4, 6, 8, 10, 11]
+
+
+def test_state_of_other_settings_is_refused_with_the_differing_key(go):
+    with pytest.raises(SystemExit):
+        go((4,))
+    with pytest.raises(Refusal, match=r"training\.lr was 0\.1, now 0\.2"):
+        go(settings={"training": {"lr": 0.2}})
+
+
+def test_damaged_state_is_refused_by_name(go, tmp_path):
+    with pytest.raises(SystemExit):
+        go((4,))
+    state = tmp_path / "state" / "k.pt"
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    with pytest.raises(Refusal, match="k.pt is damaged"):
+        go()
+
+
+def test_state_that_would_run_code_is_refused(go, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    (tmp_path / "state").mkdir()
+    torch.save(Evil(), tmp_path / "state" / "k.pt")
+    with pytest.raises(Refusal, match="damaged"):
+        go()
+    assert not (tmp_path / "owned").exists()
+
+
+def test_second_writer_is_refused(go, tmp_path):
+    (tmp_path / "state").mkdir()
+    with (tmp_path / "state" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Refusal, match="being trained by another process"):
+            go()
+
+
+def test_a_figure_that_is_not_finite_stops_with_the_step_and_keeps_the_state(go, tmp_path):
+    with pytest.raises(Refusal, match="loss is not finite at step 7"):
+        go((None, 7))
+    assert torch.load(tmp_path / "state" / "k.pt", weights_only=True)["step"] == 6
+
+
+def test_states_are_forgotten_after_success(go, tmp_path):
+    with pytest.raises(SystemExit):
+        go((4,))
+    _, run = go()
+    training.forget(run)
+    assert not list((tmp_path / "state").glob("*.pt"))
+
+
+def test_signal_handlers_are_given_back(go):
+    before = signal.getsignal(signal.SIGTERM)
+    go()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_linear_decay_holds_then_falls_to_zero():
+    factors = [training.linear_decay(step, 10, 0.6) for step in range(11)]
+    assert factors == pytest.approx([1, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0])
+
+
+def test_one_cycle_rises_to_one_and_ends_near_zero():
+    factors = [training.one_cycle(step, 100) for step in range(100)]
+    assert max(factors) == pytest.approx(1) and factors.index(max(factors)) == 24
+    assert factors[0] < 0.1 and factors[-1] == pytest.approx(0)
+    assert all(training.one_cycle(0, steps) >= 0 for steps in (1, 2, 3))
+
+
+def test_rates_keep_each_groups_factor():
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.Adam(
+        [{"params": [w], "factor": f} for w, f in zip(weights, (1, 10), strict=True)]
+    )
+    training.set_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 5.0]

@@ -1,0 +1,35 @@
+# The graph behind the rules: the package says what is made from what, and under which settings.
+from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
+from snakemake.persistence.file import FilePersistence
+
+from madan.artefacts import Artefact, Graph
+from madan.config import Refusal, load
+
+if config:
+    raise WorkflowError(
+        "--config is not read: write it into params.yaml, which alone configures."
+    )
+try:
+    GRAPH = Graph(load())
+    if not workflow.remote_exec:
+        records = FilePersistence(nolock=True)
+        GRAPH.refuse_strangers(lambda path: records.params(IOFile(str(path))))
+except Refusal as refusal:
+    raise WorkflowError(str(refusal))
+
+
+def node(kind, name, wildcards):
+    artefact = Artefact(kind, name.format(**wildcards), int(wildcards.get("seed", 0)))
+    GRAPH.check(artefact)
+    return artefact
+
+
+def needed(kind, name):
+    return lambda wildcards: [
+        GRAPH.certificate(other) for other in GRAPH.inputs(node(kind, name, wildcards))
+    ]
+
+
+def planned(kind, name):
+    return lambda wildcards: GRAPH.planned(node(kind, name, wildcards))
