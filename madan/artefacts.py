@@ -52,6 +52,7 @@ class Graph:
         self.params = params
         self.package = package
         self._promises: dict[Artefact, tuple[str, str]] = {}
+        self._following: dict[Artefact, int] = {}
 
     def folder(self, artefact: Artefact) -> Path:
         """Where the artefact lies, relative to the project's folder."""
@@ -159,6 +160,17 @@ class Graph:
         for artefact in artefacts:
             visit(artefact)
         return list(order)
+
+    def priority(self, artefact: Artefact) -> int:
+        """How many artefacts still follow it on the longest way to a table."""
+        if not self._following:
+            order = self.everything()
+            self._following = dict.fromkeys(order, 0)
+            for later in reversed(order):
+                for other in self.inputs(later):
+                    further = self._following[later] + 1
+                    self._following[other] = max(self._following[other], further)
+        return self._following.get(artefact, 0)
 
     def settings(self, artefact: Artefact) -> dict[str, Any]:
         """All of params.yaml that decides what this artefact is, without what lies upstream."""

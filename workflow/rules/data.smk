@@ -8,7 +8,7 @@ rule miniature:
         "logs/miniature/{domain}.log",
     benchmark:
         "logs/miniature/{domain}.tsv"
-    priority: 100
+    priority: priority("miniature", "{domain}")
     resources:
         mem_mb=500,
     params:
@@ -28,7 +28,7 @@ rule prepare:
         "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.log",
     benchmark:
         "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.tsv"
-    priority: 90
+    priority: priority("prepared", "{domain}/{split}/{shard}")
     resources:
         mem_mb=1000,
     params:

@@ -33,3 +33,7 @@ def needed(kind, name):
 
 def planned(kind, name):
     return lambda wildcards: GRAPH.planned(node(kind, name, wildcards))
+
+
+def priority(kind, name):
+    return lambda wildcards: GRAPH.priority(node(kind, name, wildcards))

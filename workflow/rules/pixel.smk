@@ -12,7 +12,7 @@ rule translate:
         "logs/{scale}/translators/{run}/seed{seed}.log",
     benchmark:
         "logs/{scale}/translators/{run}/seed{seed}.tsv"
-    priority: 80
+    priority: priority("translators", "{run}")
     threads: 1
     resources:
         mem_mb=1500,
@@ -33,7 +33,7 @@ rule stylise:
         "logs/{scale}/stylised/{run}/{source}/seed{seed}.log",
     benchmark:
         "logs/{scale}/stylised/{run}/{source}/seed{seed}.tsv"
-    priority: 70
+    priority: priority("stylised", "{run}/{source}")
     threads: 1
     resources:
         mem_mb=1000,

@@ -11,7 +11,7 @@ rule evaluate:
         "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.log",
     benchmark:
         "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.tsv"
-    priority: 10
+    priority: priority("scores", "{kind}/{run}/{domain}-{split}")
     threads: 1
     resources:
         mem_mb=1000,

@@ -12,7 +12,7 @@ rule segment:
         "logs/{scale}/segmenters/{run}/seed{seed}.log",
     benchmark:
         "logs/{scale}/segmenters/{run}/seed{seed}.tsv"
-    priority: 60
+    priority: priority("segmenters", "{run}")
     threads: 1
     resources:
         mem_mb=1500,
@@ -34,7 +34,7 @@ rule adapt:
         "logs/{scale}/adaptations/{run}/seed{seed}.log",
     benchmark:
         "logs/{scale}/adaptations/{run}/seed{seed}.tsv"
-    priority: 50
+    priority: priority("adaptations", "{run}")
     threads: 1
     resources:
         mem_mb=1500,
