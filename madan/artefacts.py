@@ -27,6 +27,7 @@ MODULES = {
     "adaptations": "adaptation",
     "scores": "evaluation",
     "tables": "tables",
+    "figures": "figures",
 }
 FORMS = {
     "prepared": "DOMAIN/SPLIT/SHARD",
@@ -103,6 +104,8 @@ class Graph:
             self.check(Artefact("prepared", parts[2].replace("-", "/") + "/0"))
         if kind in ("translators", "segmenters", "adaptations"):
             params.run(kind, name)
+        if kind == "figures":
+            params.run("translators", name)
 
     def inputs(self, artefact: Artefact) -> list[Artefact]:
         """The artefacts that this one is made from."""
@@ -119,6 +122,10 @@ class Graph:
             run_kind, run, where = name.split("/")
             target, _, split = where.rpartition("-")
             return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
+        if kind == "figures":
+            shown = self.params.translators[name]
+            stylised = [Artefact("stylised", f"{name}/{source}", seed) for source in shown.sources]
+            return [*stylised, *self._data(shown, seed)]
         if kind == "tables":
             return self.ancestry(self.scores(name))
         runs = [other.split("/") for other in needs(self.params, f"{kind}/{name}")]
@@ -184,6 +191,8 @@ class Graph:
         if kind == "prepared":
             domain, split, shard = name.split("/")
             return params.domains[domain].model_dump() | {"split": split, "shard": int(shard)}
+        if kind == "figures":
+            return {"run": name}
         if kind == "tables":
             rows = params.tables[name].model_dump()
             return {"scale": params.scale, "seeds": params.seeds, "table": rows}

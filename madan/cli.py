@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+COLUMNS = 6  # of pictures in a figure
 Seed = Annotated[int, typer.Option(help="One of params.yaml's seeds.")]
 Planned = Annotated[
     str | None,
@@ -209,6 +210,26 @@ def table(name: str, planned: Planned = None) -> None:
         graph.certificate(artefact), artefacts.certify(graph, artefact, path.parent, [path])
     )
     print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
+
+
+@app.command()
+def figure(run: str, seed: Seed = 0, planned: Planned = None) -> None:
+    """Show what a translator did to its sources: madan figure madan"""
+    from madan import figures
+
+    graph, artefact = _begin("figures", run, seed, planned)
+    settings = graph.params.translators[run]
+    rows = {}
+    for source in settings.sources:
+        before = _pictures(graph, source, labelled=True)
+        after = _pictures(graph, f"{run}/{source}", seed)
+        rows[source] = [before.image(k) for k in range(COLUMNS)]
+        rows[f"{source}, stylised"] = [after.image(k) for k in range(COLUMNS)]
+        rows[f"{source}, labels"] = [before.label(k) for k in range(COLUMNS)]
+    target = _pictures(graph, settings.target)
+    rows[f"{settings.target} (target)"] = [target.image(k) for k in range(COLUMNS)]
+    with artefacts.publish(graph, artefact) as out:
+        figures.translation(rows, out / "translation.png")
 
 
 def _begin(kind: str, name: str, seed: int, planned: str | None) -> tuple[Graph, Artefact]:

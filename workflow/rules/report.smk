@@ -49,3 +49,18 @@ rule table:
         planned=planned("tables", "{run}"),
     shell:
         "madan table {wildcards.run} --planned {params.planned} > {log} 2>&1"
+
+
+rule figure:
+    input:
+        needed("figures", "{run}"),
+    output:
+        "results/{scale}/figures/{run}/seed{seed}/digest",
+        "results/{scale}/figures/{run}/seed{seed}/translation.png",
+    log:
+        "logs/{scale}/figures/{run}/seed{seed}.log",
+    params:
+        planned=planned("figures", "{run}"),
+    shell:
+        "madan figure {wildcards.run} --seed {wildcards.seed}"
+        " --planned {params.planned} > {log} 2>&1"

@@ -1,0 +1,134 @@
+"""The project holds together: levels of imports, pins, documents whose commands and names exist."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+from ruamel.yaml import YAML
+
+LEVELS = [
+    {"__init__", "labels", "config"},
+    {"artefacts", "scene", "miniature", "datasets", "batches", "generator", "discriminators",
+     "fcn8s", "checkpoints", "progress"},
+    {"losses", "scores", "training"},
+    {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
+    {"tables", "figures"},
+    {"cli"},
+]  # fmt: skip
+LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
+PACKAGE = PROJECT / "madan"
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "madan":
+            found |= {a.name for a in node.names if (PACKAGE / f"{a.name}.py").exists()}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("madan."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("madan.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_imports_never_run_upwards(path):
+    assert path.stem in LEVEL, "say in LEVELS at which level the module lives"
+    assert not {name for name in imports(path) if LEVEL[name] > LEVEL[path.stem]}
+
+
+@pytest.mark.parametrize("word", ["GAN", "FCN", "domain"])
+def test_the_loop_does_not_know_what_it_trains(word):
+    code = (PACKAGE / "training.py").read_text()
+    assert not re.search(rf"\b{word}\b", code.split('"""', 2)[2].replace("# ", ""), re.IGNORECASE)
+
+
+def test_the_package_does_not_know_snakemake():
+    for path in PACKAGE.glob("*.py"):
+        assert not re.search(r"^\s*(import|from) snakemake", path.read_text(), re.MULTILINE), path
+
+
+def test_commands_that_need_no_torch_do_not_import_it():
+    code = "import sys, madan.cli, madan.datasets, madan.miniature, madan.tables; "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def pins(lines) -> dict[str, str]:
+    pairs = (line.split(";")[0].split("#")[0].strip().split("==") for line in lines if "==" in line)
+    return {name.lower().replace("_", "-"): version for name, version in pairs}
+
+
+def test_requirements_hold_every_pin_of_the_project():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = pins([*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    locked = pins((PROJECT / "requirements.txt").read_text().splitlines())
+    assert {name: locked.get(name) for name in wanted} == wanted
+    assert len(wanted) == len(project["dependencies"]) + len(
+        project["optional-dependencies"]["dev"]
+    )
+
+
+def test_environment_is_python_and_the_same_requirements():
+    environment = YAML(typ="safe").load(PROJECT / "environment.yml")
+    python, pip, packages = environment["dependencies"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert python == "python=3.11" and project["requires-python"].startswith(">=3.11")
+    assert pip == "pip" and packages == {"pip": ["-r requirements.txt", "-e ."]}
+
+
+def commands(text: str) -> list[str]:
+    """Lines of the shell blocks of a document that call make, madan or snakemake."""
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)
+    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [line.split("#")[0] for line in lines if re.match(r"(make|madan|snakemake)\b", line)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_of_the_documents_exist(document):
+    from madan.cli import app
+
+    known = {command.callback.__name__ for command in app.registered_commands}
+    targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    for line in commands(document.read_text()):
+        tool, *words = line.split()
+        words = [word for word in words if not word.startswith("-") and "=" not in word]
+        if tool == "make":
+            assert set(words) <= targets, line
+        elif tool == "madan" and words:
+            assert words[0] in known, line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_the_documents_link_exist(document):
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
+        if "://" not in link:
+            assert (document.parent / link).exists(), f"{document.name} links {link}"
+
+
+def test_names_in_the_paper_map_exist():
+    """Every `module.name`, `params.key` and `tests/file.py::test` in the map is there."""
+    text = (PROJECT / "docs/paper-map.md").read_text()
+    for module, name in re.findall(r"`(\w+)\.py: ?([\w.]+)`", text):
+        code = (PACKAGE / f"{module}.py").read_text()
+        assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), f"{module}.py: {name}"
+    raw = YAML(typ="safe").load(PROJECT / "params.yaml")
+    for key in re.findall(r"`params: ([\w.-]+)`", text):
+        section = raw
+        for part in key.split("."):
+            assert part in section, key
+            section = section[part]
+    for file, test in re.findall(r"`(test_\w+\.py)::(test_\w+)`", text):
+        assert f"def {test}(" in (PROJECT / "tests" / file).read_text(), f"{file}::{test}"
+
+
+def test_nothing_under_results_is_in_git():
+    tracked = subprocess.run(["git", "ls-files", "results", "data", "state"], cwd=PROJECT,
+                             capture_output=True, text=True).stdout  # fmt: skip
+    assert tracked == ""
