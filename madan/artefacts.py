@@ -127,7 +127,7 @@ class Graph:
             stylised = [Artefact("stylised", f"{name}/{source}", seed) for source in shown.sources]
             return [*stylised, *self._data(shown, seed)]
         if kind == "tables":
-            return self.ancestry(self.scores(name))
+            return self.scores(name)
         runs = [other.split("/") for other in needs(self.params, f"{kind}/{name}")]
         upstream = [Artefact(kind, name, seed) for kind, name in runs]
         return _once([*upstream, *self._data(self.params.run(kind, name), seed)])
@@ -153,6 +153,13 @@ class Graph:
     def everything(self) -> list[Artefact]:
         """Whatever the tables need, upstream first, each once."""
         return self.ancestry([Artefact("tables", table) for table in self.params.tables])
+
+    def gone(self, artefact: Artefact) -> list[str]:
+        """Certificates that are missing behind an artefact which is there."""
+        if not self.certificate(artefact).exists():
+            return []
+        behind = [self.certificate(other) for other in self.ancestry([artefact])]
+        return [str(path) for path in behind if not path.exists()]
 
     def ancestry(self, artefacts: Iterable[Artefact]) -> list[Artefact]:
         """The artefacts and all they are made from, upstream first, each once."""

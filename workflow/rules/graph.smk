@@ -31,6 +31,16 @@ def needed(kind, name):
     ]
 
 
+def needed_by_table(name):
+    def certificates(wildcards):
+        table = node("tables", name, wildcards)
+        # Snakemake lets alone what is missing between two files that exist.
+        workflow.dag.forcefiles.update(GRAPH.gone(table))
+        return needed("tables", name)(wildcards)
+
+    return certificates
+
+
 def planned(kind, name):
     return lambda wildcards: GRAPH.planned(node(kind, name, wildcards))
 

@@ -24,7 +24,7 @@ rule evaluate:
 
 rule miou:
     input:
-        needed("tables", "miou"),
+        needed_by_table("miou"),
     output:
         "results/miou.csv",
         "results/metrics.json",
@@ -39,7 +39,7 @@ rule miou:
 
 rule table:
     input:
-        needed("tables", "{run}"),
+        needed_by_table("{run}"),
     output:
         "results/tables/{run}.csv",
         "results/tables/{run}.digest",
