@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from madan import artefacts, config
-from madan.artefacts import Artefact, Graph
+from madan import certificates, config
 from madan.config import Refusal
+from madan.graph import Artefact, Graph
 
 app = typer.Typer(
     help="MADAN: multi-source domain adaptation for semantic segmentation. Commands work on the "
@@ -50,7 +50,7 @@ def miniature(domain: str, planned: Planned = None) -> None:
     drawn = graph.params.miniature
     layout = graph.params.dataset(domain).layout
     images = {str(split): count for split, count in drawn.images[domain].items()}
-    with artefacts.publish(graph, artefact) as out:
+    with graph.publish(artefact) as out:
         world.write(layout, out, images=images, size=drawn.size, seed=drawn.seed)
 
 
@@ -62,7 +62,7 @@ def prepare(shard: str, planned: Planned = None) -> None:
     graph, artefact = _begin("prepared", shard, 0, planned)
     name, split, k = shard.split("/")
     dataset = graph.params.dataset(name)
-    with artefacts.publish(graph, artefact) as out:
+    with graph.publish(artefact) as out:
         part = int(k), dataset.shards
         datasets.prepare(dataset.layout, dataset.root, split, dataset.size, part, out)
 
@@ -75,7 +75,7 @@ def translate(run: str, seed: Seed = 0, planned: Planned = None) -> None:
 
     graph, artefact = _begin("translators", run, seed, planned)
     params, settings = graph.params, graph.params.translators[run]
-    job = _training(graph, artefact, settings.steps or params.training.translator.steps)
+    job = _training(graph, artefact)
     sources = {i: _pictures(graph, i, labelled=settings.task is not None) for i in settings.sources}
     judges, task, weights = {}, None, None
     if settings.semantic != "none":
@@ -89,6 +89,7 @@ def translate(run: str, seed: Seed = 0, planned: Planned = None) -> None:
         params.networks,
         sources,
         _pictures(graph, settings.target),
+        steps=job.steps,
         seed=seed,
         judges=judges,
         task=task,
@@ -113,7 +114,7 @@ def stylise(run: str, source: str, seed: Seed = 0, planned: Planned = None) -> N
     generator = Generator(**params.networks.generator.model_dump())
     checkpoints.load(_weights(graph, f"translators/{run}", seed), f"G_{source}", generator)
     generator.to(training.device())
-    with artefacts.publish(graph, artefact) as out:
+    with graph.publish(artefact) as out:
         precision = params.training.translator.stylise_precision
         stylisation.stylise(generator, _pictures(graph, source), out, precision)
 
@@ -125,14 +126,13 @@ def segment(run: str, seed: Seed = 0, planned: Planned = None) -> None:
 
     graph, artefact = _begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
-    steps = settings.steps or params.training.segmenter.steps
-    job = _training(graph, artefact, steps)
+    job = _training(graph, artefact)
     net = segmentation.build(params.networks.segmenter)
     if settings.start:
         name = "FA" if settings.start.startswith("translators/") else "F"
         checkpoints.load(_weights(graph, settings.start, seed), name, net)
     sets = [_pictures(graph, item, seed, labelled=True) for item in settings.train_on]
-    method = segmentation.Supervised(net, sets, params.training.segmenter, steps, seed)
+    method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
     _train(graph, artefact, method, job, method.modules)
 
 
@@ -143,7 +143,7 @@ def adapt(run: str, seed: Seed = 0, planned: Planned = None) -> None:
 
     graph, artefact = _begin("adaptations", run, seed, planned)
     params, settings = graph.params, graph.params.adaptations[run]
-    job = _training(graph, artefact, settings.steps or params.training.adaptation.steps)
+    job = _training(graph, artefact)
     method = Adda(
         _segmenter(graph, f"segmenters/{settings.start}", seed),
         [_pictures(graph, item, seed) for item in params.segmenters[settings.start].train_on],
@@ -180,7 +180,7 @@ def evaluate(run: str, on: str, seed: Seed = 0, planned: Planned = None) -> None
         "checkpoint": "last step",
         "step": checkpoints.story(_weights(graph, run, seed))["step"],
     }
-    with artefacts.publish(graph, artefact) as out:
+    with graph.publish(artefact) as out:
         evaluation.write(out / "score.json", confusion, protocol)
 
 
@@ -196,18 +196,18 @@ def table(name: str, planned: Planned = None) -> None:
             row.row,
             row.setting,
             graph.folder(score) / "score.json",
-            artefacts.read_certificate(graph.certificate(score)),
+            certificates.read(graph.certificate(score)),
         )
         for row, score in zip(rows, graph.scores(name), strict=True)
     ]
     made = tables.lines(found)
     path = graph.table(name)
-    artefacts.write_whole(path, made.to_csv(index=False))
+    certificates.write_whole(path, made.to_csv(index=False))
     if name == "miou":
         text = json.dumps(tables.metrics(made), indent=1) + "\n"
-        artefacts.write_whole(path.with_name("metrics.json"), text)
-    artefacts.write_whole(
-        graph.certificate(artefact), artefacts.certify(graph, artefact, path.parent, [path])
+        certificates.write_whole(path.with_name("metrics.json"), text)
+    certificates.write_whole(
+        graph.certificate(artefact), graph.certify(artefact, path.parent, [path])
     )
     print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
 
@@ -228,7 +228,7 @@ def figure(run: str, seed: Seed = 0, planned: Planned = None) -> None:
         rows[f"{source}, labels"] = [before.label(k) for k in range(COLUMNS)]
     target = _pictures(graph, settings.target)
     rows[f"{settings.target} (target)"] = [target.image(k) for k in range(COLUMNS)]
-    with artefacts.publish(graph, artefact) as out:
+    with graph.publish(artefact) as out:
         figures.translation(rows, out / "translation.png")
 
 
@@ -245,7 +245,7 @@ def _begin(kind: str, name: str, seed: int, planned: str | None) -> tuple[Graph,
     return graph, artefact
 
 
-def _training(graph: Graph, artefact: Artefact, steps: int) -> Any:
+def _training(graph: Graph, artefact: Artefact) -> Any:
     """The run of a training command, with threads and seed fixed before networks are built."""
     from madan import training
 
@@ -254,7 +254,7 @@ def _training(graph: Graph, artefact: Artefact, steps: int) -> Any:
     return training.Run(
         title=f"{artefact.kind}/{artefact.name} seed {artefact.seed}",
         seed=artefact.seed,
-        steps=steps,
+        steps=graph.steps(artefact),
         threads=settings.threads,
         save_every=settings.save_every,
         log_every=settings.log_every,
@@ -273,7 +273,7 @@ def _train(
     """Train, publish weights and log, and drop the state that was kept meanwhile."""
     from madan import checkpoints, training
 
-    with artefacts.publish(graph, artefact) as out:
+    with graph.publish(artefact) as out:
         training.fit(method, run, out / "log.csv")
         check()
         story = {

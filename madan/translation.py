@@ -38,13 +38,13 @@ class Translator:
         sources: Mapping[str, Pictures],
         target: Pictures,
         *,
+        steps: int,
         seed: int,
         judges: Mapping[str, FCN8s] = {},
         task: FCN8s | None = None,
         class_weights: Tensor | None = None,
     ):
-        self.run, self.settings, self.seed = run, settings, seed
-        self.steps = run.steps or settings.steps
+        self.run, self.settings, self.steps, self.seed = run, settings, steps, seed
         self.sources, self.target = sources, target
         self.judges = {name: judge.eval().requires_grad_(False) for name, judge in judges.items()}
         self.class_weights = class_weights

@@ -5,7 +5,7 @@ With it the real Snakefile, profile, settings and certificates are tested withou
 
 import sys
 
-from madan import artefacts, cli
+from madan import certificates, cli
 
 KINDS = {
     "miniature": "miniature",
@@ -28,12 +28,12 @@ def main() -> None:
     graph, artefact = cli._begin(KINDS[command], "/".join(names), seed, planned)
     if command == "table":
         path = graph.table(names[0])
-        artefacts.write_whole(path, "row\n")
-        artefacts.write_whole(path.with_name("metrics.json"), "{}\n")
-        line = artefacts.certify(graph, artefact, path.parent, [path])
-        artefacts.write_whole(graph.certificate(artefact), line)
+        certificates.write_whole(path, "row\n")
+        certificates.write_whole(path.with_name("metrics.json"), "{}\n")
+        line = graph.certify(artefact, path.parent, [path])
+        certificates.write_whole(graph.certificate(artefact), line)
         return
-    with artefacts.publish(graph, artefact) as out:
+    with graph.publish(artefact) as out:
         (out / "0").mkdir()
         for name in FILES:
             (out / name).write_text(graph.planned(artefact))

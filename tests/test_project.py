@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 
 LEVELS = [
     {"__init__", "labels", "config"},
-    {"artefacts", "scene", "miniature", "datasets", "batches", "generator", "discriminators",
-     "fcn8s", "checkpoints", "progress"},
+    {"certificates", "graph", "scene", "miniature", "datasets", "batches", "generator",
+     "discriminators", "fcn8s", "checkpoints", "progress"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
     {"tables", "figures"},

@@ -76,7 +76,9 @@ def test_step_changes_every_weight(build, pictures):
     method = build([pictures])
     before = copy.deepcopy(method.net.state_dict())
     method.update(0)
-    same = [key for key, value in method.net.state_dict().items() if torch.equal(value, before[key])]
+    same = [
+        key for key, value in method.net.state_dict().items() if torch.equal(value, before[key])
+    ]
     assert not same
 
 

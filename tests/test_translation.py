@@ -41,7 +41,8 @@ def build(params, tmp_path):
         if run.task:
             more["task"] = segmentation.build(params.networks.segmenter)
         settings = params.training.translator.model_copy(update=settings or {})
-        return Translator(run, settings, params.networks, sources, target, seed=seed, **more)
+        more |= {"steps": settings.steps, "seed": seed}
+        return Translator(run, settings, params.networks, sources, target, **more)
 
     return build
 

@@ -3,7 +3,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.persistence.file import FilePersistence
 
-from madan.artefacts import Artefact, Graph
+from madan.graph import Artefact, Graph
 from madan.config import Refusal, load
 
 if config:

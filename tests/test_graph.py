@@ -10,9 +10,9 @@ from conftest import PROJECT, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madan import artefacts, config
-from madan.artefacts import Artefact, Graph
+from madan import certificates, config
 from madan.config import Refusal
+from madan.graph import MODULES, Artefact, Graph
 
 PACKAGE = PROJECT / "madan"
 GTA5 = Artefact("miniature", "gta5")
@@ -26,7 +26,7 @@ def graph(raw, tmp_path, monkeypatch):
 
 def make(graph, artefact, text="x"):
     for other in graph.ancestry([artefact]):
-        with artefacts.publish(graph, other) as out:
+        with graph.publish(other) as out:
             (out / "file").write_text(text if other == artefact else "x")
 
 
@@ -54,11 +54,11 @@ def test_only_the_oracle_and_evaluation_stand_on_labels_of_the_target(raw, graph
 def test_certificate_knows_content_settings_code_inputs_and_data(graph):
     shard = Artefact("prepared", "gta5/train/0")
     make(graph, shard)
-    said = artefacts.read_certificate(graph.certificate(shard))
+    said = certificates.read(graph.certificate(shard))
     assert (said["settings"], said["code"]) == graph.promise(shard)
     before = said["content"]
     make(graph, shard, "y")
-    said = artefacts.read_certificate(graph.certificate(shard))
+    said = certificates.read(graph.certificate(shard))
     assert said["content"] != before and said["data"] == said["content"]
 
 
@@ -70,13 +70,23 @@ def test_settings_of_upstream_are_part_of_an_artefacts_promise(raw, graph):
         assert graph.promise(artefact)[1] == other.promise(artefact)[1]
 
 
+def test_a_runs_own_steps_hide_those_of_its_kind(raw, graph):
+    raw["segmenters"]["source-gta5"]["steps"] = 5
+    first = Graph(config.resolve(raw))
+    raw["training"]["segmenter"]["steps"] = 77
+    second = Graph(config.resolve(raw))
+    own, others = Artefact("segmenters", "source-gta5"), Artefact("segmenters", "source-synthia")
+    assert first.promise(own) == second.promise(own) != graph.promise(own)
+    assert first.promise(others) != second.promise(others)
+
+
 def test_upstream_made_with_other_settings_is_refused(raw, graph):
     make(graph, GTA5)
     raw["miniature"]["seed"] = 7
     other = Graph(config.resolve(raw))
     with (
         pytest.raises(Refusal, match="data/miniature/gta5 was made with other settings"),
-        artefacts.publish(other, Artefact("prepared", "gta5/train/0")),
+        other.publish(Artefact("prepared", "gta5/train/0")),
     ):
         pass
 
@@ -84,13 +94,13 @@ def test_upstream_made_with_other_settings_is_refused(raw, graph):
 def test_missing_upstream_is_refused_with_the_command_that_makes_it(graph):
     with (
         pytest.raises(Refusal, match="snakemake data/miniature/gta5/digest"),
-        artefacts.publish(graph, Artefact("prepared", "gta5/train/0")),
+        graph.publish(Artefact("prepared", "gta5/train/0")),
     ):
         pass
 
 
 def test_nothing_appears_when_the_work_fails(graph):
-    with pytest.raises(RuntimeError), artefacts.publish(graph, GTA5) as out:
+    with pytest.raises(RuntimeError), graph.publish(GTA5) as out:
         (out / "half").write_text("written")
         raise RuntimeError
     assert list(Path("data/miniature").iterdir()) == []
@@ -98,7 +108,7 @@ def test_nothing_appears_when_the_work_fails(graph):
 
 def test_what_stood_there_stays_when_the_work_fails(graph):
     make(graph, GTA5, "before")
-    with pytest.raises(RuntimeError), artefacts.publish(graph, GTA5):
+    with pytest.raises(RuntimeError), graph.publish(GTA5):
         raise RuntimeError
     assert (graph.folder(GTA5) / "file").read_text() == "before"
 
@@ -115,7 +125,7 @@ def test_remains_of_a_killed_job_are_swept_away(graph):
 def test_damaged_certificate_is_refused(tmp_path, text):
     (tmp_path / "digest").write_text(text)
     with pytest.raises(Refusal, match="is damaged"):
-        artefacts.read_certificate(tmp_path / "digest")
+        certificates.read(tmp_path / "digest")
 
 
 @pytest.mark.parametrize(
@@ -145,8 +155,8 @@ def package(tmp_path):
 
 
 def digest(package, module):
-    artefacts.code_digest.cache_clear()
-    return artefacts.code_digest(package, module)
+    certificates.code_digest.cache_clear()
+    return certificates.code_digest(package, module)
 
 
 def test_comments_and_docstrings_are_not_code(package):
@@ -157,7 +167,7 @@ def test_comments_and_docstrings_are_not_code(package):
 
 
 def test_a_changed_formula_reaches_exactly_the_commands_that_use_it(package):
-    before = {module: digest(package, module) for module in artefacts.MODULES.values()}
+    before = {module: digest(package, module) for module in MODULES.values()}
     path = package / "losses.py"
     path.write_text(path.read_text().replace("output - 1", "output - 0.9"))
     changed = {module for module in before if digest(package, module) != before[module]}
@@ -166,7 +176,7 @@ def test_a_changed_formula_reaches_exactly_the_commands_that_use_it(package):
 
 def test_the_shell_around_the_science_is_not_code(package):
     before = digest(package, "translation")
-    for name in artefacts.UNCERTIFIED:
+    for name in certificates.UNCERTIFIED:
         with (package / f"{name}.py").open("a") as file:
             file.write("\nx = 1\n")
     assert digest(package, "translation") == before
@@ -185,7 +195,7 @@ def test_content_is_names_and_bytes(files):
         with tempfile.TemporaryDirectory() as folder:
             for name, content in pairs:
                 Path(folder, name).write_bytes(content)
-            return artefacts.digest_files(sorted(Path(folder).iterdir()), Path(folder))
+            return certificates.digest_files(sorted(Path(folder).iterdir()), Path(folder))
 
     assert digest_of(files.items()) == digest_of(reversed(files.items()))
     assert digest_of(files.items()) != digest_of([*files.items(), ("zz", b"")])

@@ -1,21 +1,18 @@
-"""What is made from what: where an artefact lies, which settings and code made it, what it needs.
+"""What is made from what: where an artefact lies, which settings and code make it, what it needs.
 
-An artefact is a folder that appears whole, by rename, with a one-line certificate `digest` in it:
-content, settings, code, inputs, data. `settings` and `code` are chained over everything upstream,
-so both follow from params.yaml and the package alone and can be compared before any work.
+An artefact is a folder that appears whole, by rename, with its certificate in it. The settings and
+code that it will have follow from params.yaml and the package alone, so they are compared with
+those of what exists before any work.
 """
 
-import ast
 import contextlib
-import functools
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from madan import certificates
 from madan.config import Adaptation, Params, Refusal, Segmenter, Translator, digest, known, needs
 
 MODULES = {
@@ -34,8 +31,6 @@ FORMS = {
     "stylised": "TRANSLATOR/SOURCE",
     "scores": "KIND/RUN/DOMAIN-SPLIT",
 }
-# These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
-UNCERTIFIED = {"__init__", "config", "artefacts", "progress", "cli"}
 
 
 class Artefact(NamedTuple):
@@ -209,33 +204,85 @@ class Graph:
         if kind == "scores":
             precision = params.training.segmenter.precision
             return training | {"batch": params.evaluation.batch, "precision": precision}
+        run = params.run(kind, name)
         section = {"segmenters": "segmenter", "translators": "translator"}.get(kind, "adaptation")
+        schedule = getattr(params.training, section).model_dump(exclude={"stylise_precision"})
         training |= {
             "log_every": params.training.log_every,
-            section: getattr(params.training, section).model_dump(),
+            section: schedule | {"steps": self.steps(artefact)},
         }
-        run = params.run(kind, name)
         if isinstance(run, Translator) and run.task:
             training["class_weights"] = params.training.segmenter.model_dump()["class_weights"]
         return {
             "seed": seed,
-            "run": run.model_dump(),
+            "run": run.model_dump(exclude={"steps"}),
             "training": training,
             "networks": params.networks.model_dump(include=set(_networks(run))),
         }
+
+    def steps(self, artefact: Artefact) -> int:
+        """Steps of a training run: its own, or those of its kind."""
+        training = self.params.training
+        schedule = {
+            "segmenters": training.segmenter.steps,
+            "translators": training.translator.steps,
+            "adaptations": training.adaptation.steps,
+        }
+        return self.params.run(artefact.kind, artefact.name).steps or schedule[artefact.kind]
 
     def promise(self, artefact: Artefact) -> tuple[str, str]:
         """Digests (settings, code) that the artefact will have when made now, upstream included."""
         if artefact not in self._promises:
             upstream = [self.promise(other) for other in self.inputs(artefact)]
             settings = digest([self.settings(artefact), [settings for settings, _ in upstream]])
-            code = code_digest(self.package, MODULES[artefact.kind])
+            code = certificates.code_digest(self.package, MODULES[artefact.kind])
             self._promises[artefact] = settings, digest([code, [code for _, code in upstream]])
         return self._promises[artefact]
 
     def planned(self, artefact: Artefact) -> str:
         """The promise as one word, which a rule hands to its command."""
         return ".".join(self.promise(artefact))
+
+    def certify(self, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
+        """The one-line certificate of an artefact whose files, in `folder`, are these.
+
+        Refusal when what it is made from is missing or was made with other settings or code.
+        """
+        upstream = []
+        for other in self.inputs(artefact):
+            path = self.certificate(other)
+            upstream.append(certificates.read(path))
+            if (upstream[-1]["settings"], upstream[-1]["code"]) != self.promise(other):
+                raise Refusal(
+                    f"{path.parent} was made with other settings or code: snakemake {path}"
+                )
+        settings, code = self.promise(artefact)
+        content = certificates.digest_files(files, folder)
+        data = digest(sorted({other["data"] for other in upstream}))
+        line = {
+            "content": content,
+            "settings": settings,
+            "code": code,
+            "inputs": digest([other["content"] for other in upstream]),
+            "data": content if artefact.kind in ("miniature", "prepared") else data,
+        }
+        return json.dumps(line) + "\n"
+
+    @contextlib.contextmanager
+    def publish(self, artefact: Artefact) -> Iterator[Path]:
+        """A temporary folder that becomes the artefact, certified, if the block ends well."""
+        self.certify(artefact, Path(), [])
+        folder = self.folder(artefact)
+        fresh = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        try:
+            yield fresh
+            files = sorted(path for path in fresh.rglob("*") if path.is_file())
+            (fresh / "digest").write_text(self.certify(artefact, fresh, files))
+            certificates.replace_folder(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
     def refuse_strangers(self, provenance: Callable[[Path], list[Any] | None]) -> None:
         """Refusal when artefacts on disk are not what is promised and nobody would make them anew.
@@ -259,7 +306,7 @@ class Graph:
             )
 
     def _is_promised(self, artefact: Artefact) -> bool:
-        said = read_certificate(self.certificate(artefact))
+        said = certificates.read(self.certificate(artefact))
         return (said["settings"], said["code"]) == self.promise(artefact)
 
     def _data(self, run: Segmenter | Translator | Adaptation, seed: int) -> list[Artefact]:
@@ -287,130 +334,3 @@ def _networks(run: Segmenter | Translator | Adaptation) -> list[str]:
 
 def _once(artefacts: Iterable[Artefact]) -> list[Artefact]:
     return list(dict.fromkeys(artefacts))
-
-
-def read_certificate(path: Path) -> dict[str, str]:
-    """The certificate of a finished artefact; Refusal when it is missing or damaged."""
-    try:
-        said = json.loads(path.read_text())
-        return {key: said[key] for key in ("content", "settings", "code", "inputs", "data")}
-    except FileNotFoundError:
-        raise Refusal(f"{path} not found: make it with snakemake {path}") from None
-    except (ValueError, KeyError, TypeError):
-        raise Refusal(f"{path} is damaged: delete {path.parent} and run snakemake again.") from None
-
-
-def certify(graph: Graph, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
-    """The one-line certificate of an artefact whose files, in `folder`, are these.
-
-    Refusal when what it is made from is missing or was made with other settings or code.
-    """
-    upstream = []
-    for other in graph.inputs(artefact):
-        path = graph.certificate(other)
-        upstream.append(read_certificate(path))
-        if (upstream[-1]["settings"], upstream[-1]["code"]) != graph.promise(other):
-            raise Refusal(f"{path.parent} was made with other settings or code: snakemake {path}")
-    settings, code = graph.promise(artefact)
-    content = digest_files(files, folder)
-    data = digest(sorted({other["data"] for other in upstream}))
-    line = {
-        "content": content,
-        "settings": settings,
-        "code": code,
-        "inputs": digest([other["content"] for other in upstream]),
-        "data": content if artefact.kind in ("miniature", "prepared") else data,
-    }
-    return json.dumps(line) + "\n"
-
-
-@contextlib.contextmanager
-def publish(graph: Graph, artefact: Artefact) -> Iterator[Path]:
-    """A temporary folder that becomes the artefact, certified, if the block ends well."""
-    certify(graph, artefact, Path(), [])
-    folder = graph.folder(artefact)
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
-        yield fresh
-        files = sorted(path for path in fresh.rglob("*") if path.is_file())
-        (fresh / "digest").write_text(certify(graph, artefact, fresh, files))
-        replace_folder(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def replace_folder(fresh: Path, folder: Path) -> None:
-    """Put `fresh` in the place of `folder`, whatever stood there."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
-
-
-def digest_files(files: Iterable[Path], folder: Path) -> str:
-    """Digest of names (relative to a folder) and bytes of files, in the order given."""
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder)} {content}".encode())
-    return total.hexdigest()[:16]
-
-
-@functools.cache
-def code_digest(package: Path, module: str) -> str:
-    """Digest of the syntax, without docstrings and comments, of a module and all it imports."""
-    return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, module))])
-
-
-def _closure(package: Path, module: str) -> set[str]:
-    found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name not in found and name not in UNCERTIFIED:
-            found.add(name)
-            waiting += _imports(package / f"{name}.py")
-    return found
-
-
-def _imports(path: Path) -> list[str]:
-    """Names of the package's modules that a module imports."""
-    names = []
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.ImportFrom) and node.module == "madan":
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("madan."):
-            names.append((node.module or "").split(".")[1])
-        elif isinstance(node, ast.Import):
-            names += [a.name.split(".")[1] for a in node.names if a.name.startswith("madan.")]
-    return [name for name in names if (path.parent / f"{name}.py").exists()]
-
-
-def _syntax(path: Path) -> str:
-    tree = _tree(path)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body
-            if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-                node.body = body[1:]
-    return ast.dump(tree)
-
-
-def _tree(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise Refusal(f"{path} line {error.lineno} is not valid Python: {error.msg}.") from None

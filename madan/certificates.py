@@ -1,0 +1,107 @@
+"""Certificates: the one line by which a finished artefact says what it is and how it was made.
+
+`content` digests its files, `settings` what params.yaml said and `code` the package's modules that
+made it, both chained over everything upstream; `inputs` digests the content it was made from and
+`data` the datasets behind it. A certificate lies in its artefact as the file `digest`.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from madan.config import Refusal, digest
+
+KEYS = ("content", "settings", "code", "inputs", "data")
+# These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
+UNCERTIFIED = {"__init__", "config", "checks", "certificates", "graph", "progress", "cli"}
+
+
+def read(path: Path) -> dict[str, str]:
+    """The certificate of a finished artefact; Refusal when it is missing or damaged."""
+    try:
+        said = json.loads(path.read_text())
+        return {key: said[key] for key in KEYS}
+    except FileNotFoundError:
+        raise Refusal(f"{path} not found: make it with snakemake {path}") from None
+    except (ValueError, KeyError, TypeError):
+        raise Refusal(f"{path} is damaged: delete {path.parent} and run snakemake again.") from None
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put `fresh` in the place of `folder`, whatever stood there."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def digest_files(files: Iterable[Path], folder: Path) -> str:
+    """Digest of names (relative to a folder) and bytes of files, in the order given."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder)} {content}".encode())
+    return total.hexdigest()[:16]
+
+
+@functools.cache
+def code_digest(package: Path, module: str) -> str:
+    """Digest of the syntax, without docstrings and comments, of a module and all it imports."""
+    return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, module))])
+
+
+def _closure(package: Path, module: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in UNCERTIFIED:
+            found.add(name)
+            waiting += _imports(package / f"{name}.py")
+    return found
+
+
+def _imports(path: Path) -> list[str]:
+    """Names of the package's modules that a module imports."""
+    names = []
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module == "madan":
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("madan."):
+            names.append((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            names += [a.name.split(".")[1] for a in node.names if a.name.startswith("madan.")]
+    return [name for name in names if (path.parent / f"{name}.py").exists()]
+
+
+def _syntax(path: Path) -> str:
+    tree = _tree(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                node.body = body[1:]
+    return ast.dump(tree)
+
+
+def _tree(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise Refusal(f"{path} line {error.lineno} is not valid Python: {error.msg}.") from None
