@@ -216,11 +216,12 @@ def test_gate_opens_above_its_value_and_not_at_it(build):
     assert ["feat" in line for line in again] == [value > gate for value in reached]
 
 
-def test_f_has_no_dropout_while_it_is_aligned(build):
+def test_neither_f_nor_its_frozen_copy_has_dropout_while_aligned(build):
     method = build()
     method.net.train()
     run(method, 1)
     assert not method.net.training
+    assert not method.fixed.training
     assert method.discriminator.training
 
 

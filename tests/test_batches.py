@@ -128,7 +128,7 @@ def test_unlabelled_sets_are_never_asked_for_labels():
 
 
 def test_scale_takes_bytes_to_minus_one_and_one_exactly():
-    images = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
+    images = torch.arange(256, dtype=torch.uint8).repeat_interleave(3).view(1, 16, 16, 3)
     scaled = batches.scale(images)
     assert scaled.shape == (1, 3, 16, 16)
     assert scaled.is_contiguous()

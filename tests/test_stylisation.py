@@ -78,6 +78,11 @@ def test_levels_are_rounded_not_truncated(level, expected):
     assert (made == expected).all()
 
 
+def test_levels_of_half_precision_are_found_in_full_precision():
+    half = torch.linspace(-1, 1, 300).bfloat16().view(1, 3, 10, 10)
+    assert np.array_equal(to_bytes(half), to_bytes(half.float()))
+
+
 def test_values_beyond_the_range_do_not_wrap_round():
     made = to_bytes(torch.tensor([-1.5, 1.5]).view(1, 1, 1, 2).expand(1, 3, 1, 2))
     assert made[0, 0].tolist() == [[0] * 3, [255] * 3]

@@ -1,4 +1,6 @@
 # The graph behind the rules: the package says what is made from what, and under which settings.
+import os
+
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.persistence.file import FilePersistence
@@ -17,6 +19,10 @@ try:
         GRAPH.refuse_strangers(lambda path: records.params(IOFile(str(path))))
 except Refusal as refusal:
     raise WorkflowError(str(refusal))
+
+
+# With more --cores than the machine has, jobs would only wait for each other in its caches.
+SHARE = max(1, (workflow.resource_settings.cores or 1) // len(os.sched_getaffinity(0)))
 
 
 def node(kind, name, wildcards):

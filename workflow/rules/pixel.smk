@@ -13,7 +13,7 @@ rule translate:
     benchmark:
         "logs/{scale}/translators/{run}/seed{seed}.tsv"
     priority: priority("translators", "{run}")
-    threads: 1
+    threads: SHARE
     resources:
         mem_mb=1500,
     params:
@@ -34,7 +34,7 @@ rule stylise:
     benchmark:
         "logs/{scale}/stylised/{run}/{source}/seed{seed}.tsv"
     priority: priority("stylised", "{run}/{source}")
-    threads: 1
+    threads: SHARE
     resources:
         mem_mb=1000,
     params:

@@ -12,7 +12,7 @@ rule evaluate:
     benchmark:
         "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.tsv"
     priority: priority("scores", "{kind}/{run}/{domain}-{split}")
-    threads: 1
+    threads: SHARE
     resources:
         mem_mb=1000,
     params:

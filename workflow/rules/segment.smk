@@ -13,7 +13,7 @@ rule segment:
     benchmark:
         "logs/{scale}/segmenters/{run}/seed{seed}.tsv"
     priority: priority("segmenters", "{run}")
-    threads: 1
+    threads: SHARE
     resources:
         mem_mb=1500,
     params:
@@ -35,7 +35,7 @@ rule adapt:
     benchmark:
         "logs/{scale}/adaptations/{run}/seed{seed}.tsv"
     priority: priority("adaptations", "{run}")
-    threads: 1
+    threads: SHARE
     resources:
         mem_mb=1500,
     params:
