@@ -61,14 +61,14 @@ def digest_files(files: Iterable[Path], folder: Path) -> str:
 
 
 @functools.cache
-def code_digest(package: Path, module: str) -> str:
-    """Digest of the syntax, without docstrings and comments, of a module and all it imports."""
-    return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, module))])
+def code_digest(package: Path, *modules: str) -> str:
+    """Digest of the syntax, without docstrings and comments, of modules and all they import."""
+    return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, modules))])
 
 
-def _closure(package: Path, module: str) -> set[str]:
+def _closure(package: Path, modules: Iterable[str]) -> set[str]:
     found: set[str] = set()
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
         if name not in found and name not in UNCERTIFIED:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ app = typer.Typer(
 )
 
 COLUMNS = 6  # of pictures in a figure
-Seed = Annotated[int, typer.Option(help="One of params.yaml's seeds.")]
+Seed = Annotated[int | None, typer.Option(help="One of params.yaml's seeds; else its first.")]
 Planned = Annotated[
     str | None,
     typer.Option(help="Settings and code this was planned with; refused if they are others now."),
@@ -38,7 +39,7 @@ def main() -> None:
         sys.exit(f"madan: {refusal}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"madan: {where}{error.strerror or error}; nothing was written.")
+        sys.exit(f"madan: {where}{error.strerror or error}.")
 
 
 @app.command()
@@ -46,12 +47,14 @@ def miniature(domain: str, planned: Planned = None) -> None:
     """Draw a domain of the miniature world in its native layout: madan miniature gta5"""
     from madan import miniature as world
 
-    graph, artefact = _begin("miniature", domain, 0, planned)
+    graph, artefact, _ = _begin("miniature", domain, 0, planned)
     drawn = graph.params.miniature
     layout = graph.params.dataset(domain).layout
     images = {str(split): count for split, count in drawn.images[domain].items()}
+    # Domains that share a layout show other scenes.
+    seed = drawn.seed if domain == layout else drawn.seed + zlib.crc32(domain.encode())
     with graph.publish(artefact) as out:
-        world.write(layout, out, images=images, size=drawn.size, seed=drawn.seed)
+        world.write(layout, out, images=images, size=drawn.size, seed=seed)
 
 
 @app.command()
@@ -59,7 +62,7 @@ def prepare(shard: str, planned: Planned = None) -> None:
     """Turn a shard of a dataset into arrays at training size: madan prepare gta5/train/0"""
     from madan import datasets
 
-    graph, artefact = _begin("prepared", shard, 0, planned)
+    graph, artefact, _ = _begin("prepared", shard, 0, planned)
     name, split, k = shard.split("/")
     dataset = graph.params.dataset(name)
     with graph.publish(artefact) as out:
@@ -68,12 +71,12 @@ def prepare(shard: str, planned: Planned = None) -> None:
 
 
 @app.command()
-def translate(run: str, seed: Seed = 0, planned: Planned = None) -> None:
+def translate(run: str, seed: Seed = None, planned: Planned = None) -> None:
     """Train generators from the sources to the target: madan translate cyclegan-gta5"""
     from madan import segmentation
     from madan.translation import Translator
 
-    graph, artefact = _begin("translators", run, seed, planned)
+    graph, artefact, seed = _begin("translators", run, seed, planned)
     params, settings = graph.params, graph.params.translators[run]
     job = _training(graph, artefact)
     sources = {i: _pictures(graph, i, labelled=settings.task is not None) for i in settings.sources}
@@ -103,12 +106,12 @@ def translate(run: str, seed: Seed = 0, planned: Planned = None) -> None:
 
 
 @app.command()
-def stylise(run: str, source: str, seed: Seed = 0, planned: Planned = None) -> None:
+def stylise(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
     """Send all images of a source through its generator: madan stylise madan gta5"""
     from madan import checkpoints, stylisation, training
     from madan.generator import Generator
 
-    graph, artefact = _begin("stylised", f"{run}/{source}", seed, planned)
+    graph, artefact, seed = _begin("stylised", f"{run}/{source}", seed, planned)
     params = graph.params
     training.begin(seed, params.training.threads)
     generator = Generator(**params.networks.generator.model_dump())
@@ -120,11 +123,11 @@ def stylise(run: str, source: str, seed: Seed = 0, planned: Planned = None) -> N
 
 
 @app.command()
-def segment(run: str, seed: Seed = 0, planned: Planned = None) -> None:
+def segment(run: str, seed: Seed = None, planned: Planned = None) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
     from madan import checkpoints, segmentation
 
-    graph, artefact = _begin("segmenters", run, seed, planned)
+    graph, artefact, seed = _begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
     job = _training(graph, artefact)
     net = segmentation.build(params.networks.segmenter)
@@ -137,11 +140,11 @@ def segment(run: str, seed: Seed = 0, planned: Planned = None) -> None:
 
 
 @app.command()
-def adapt(run: str, seed: Seed = 0, planned: Planned = None) -> None:
+def adapt(run: str, seed: Seed = None, planned: Planned = None) -> None:
     """Align a segmenter's features with the target's: madan adapt madan"""
     from madan.adaptation import Adda
 
-    graph, artefact = _begin("adaptations", run, seed, planned)
+    graph, artefact, seed = _begin("adaptations", run, seed, planned)
     params, settings = graph.params, graph.params.adaptations[run]
     job = _training(graph, artefact)
     method = Adda(
@@ -156,11 +159,11 @@ def adapt(run: str, seed: Seed = 0, planned: Planned = None) -> None:
 
 
 @app.command()
-def evaluate(run: str, on: str, seed: Seed = 0, planned: Planned = None) -> None:
+def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> None:
     """Score a segmenter on a split: madan evaluate segmenters/pooled cityscapes-val"""
     from madan import checkpoints, evaluation, training
 
-    graph, artefact = _begin("scores", f"{run}/{on}", seed, planned)
+    graph, artefact, seed = _begin("scores", f"{run}/{on}", seed, planned)
     params = graph.params
     training.begin(seed, params.training.threads)
     target, _, split = on.rpartition("-")
@@ -189,7 +192,7 @@ def table(name: str, planned: Planned = None) -> None:
     """Collect the scores of a table of params.yaml: madan table miou"""
     from madan import tables
 
-    graph, artefact = _begin("tables", name, 0, planned)
+    graph, artefact, _ = _begin("tables", name, 0, planned)
     rows = [row for row in graph.params.tables[name].rows for _ in graph.params.seeds]
     found = [
         tables.Score(
@@ -213,36 +216,40 @@ def table(name: str, planned: Planned = None) -> None:
 
 
 @app.command()
-def figure(run: str, seed: Seed = 0, planned: Planned = None) -> None:
+def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
     """Show what a translator did to its sources: madan figure madan"""
     from madan import figures
 
-    graph, artefact = _begin("figures", run, seed, planned)
+    graph, artefact, seed = _begin("figures", run, seed, planned)
     settings = graph.params.translators[run]
     rows = {}
     for source in settings.sources:
         before = _pictures(graph, source, labelled=True)
         after = _pictures(graph, f"{run}/{source}", seed)
-        rows[source] = [before.image(k) for k in range(COLUMNS)]
-        rows[f"{source}, stylised"] = [after.image(k) for k in range(COLUMNS)]
-        rows[f"{source}, labels"] = [before.label(k) for k in range(COLUMNS)]
+        shown = range(min(COLUMNS, len(before)))
+        rows[source] = [before.image(k) for k in shown]
+        rows[f"{source}, stylised"] = [after.image(k) for k in shown]
+        rows[f"{source}, labels"] = [before.label(k) for k in shown]
     target = _pictures(graph, settings.target)
-    rows[f"{settings.target} (target)"] = [target.image(k) for k in range(COLUMNS)]
+    shown = range(min(COLUMNS, len(target)))
+    rows[f"{settings.target} (target)"] = [target.image(k) for k in shown]
     with graph.publish(artefact) as out:
         figures.translation(rows, out / "translation.png")
 
 
-def _begin(kind: str, name: str, seed: int, planned: str | None) -> tuple[Graph, Artefact]:
+def _begin(
+    kind: str, name: str, seed: int | None, planned: str | None
+) -> tuple[Graph, Artefact, int]:
     """Load params.yaml, find the artefact, and check that it is still what was planned."""
     graph = Graph(config.load())
-    artefact = Artefact(kind, name, seed)
+    artefact = Artefact(kind, name, graph.params.seeds[0] if seed is None else seed)
     graph.check(artefact)
     if planned and planned != graph.planned(artefact):
         raise Refusal(
             f"params.yaml or the code changed since {kind}/{name} was planned; nothing was made. "
             "Run snakemake again to plan with what stands there now."
         )
-    return graph, artefact
+    return graph, artefact, artefact.seed
 
 
 def _training(graph: Graph, artefact: Artefact) -> Any:

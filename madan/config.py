@@ -12,7 +12,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 SCALES = ("miniature", "paper")
-DRAWN = ("gta5", "synthia", "cityscapes")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Address = Annotated[
@@ -319,12 +318,12 @@ def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
-        raise Refusal(f"{origin}: " + _sentence(error)) from None
+        raise Refusal(" ".join(f"{origin}: {_sentence(error)}".split())) from None
     try:
         for check in (_check_domains, _check_runs, _check_tables, _check_cycles):
             check(params)
     except Refusal as refusal:
-        raise Refusal(f"{origin}: {refusal}") from None
+        raise Refusal(" ".join(f"{origin}: {refusal}".split())) from None
     return params
 
 
@@ -409,8 +408,13 @@ def _check_domains(params: Params) -> None:
                     raise Refusal(f"{key}.union names {member}, itself a union; name its parts.")
         elif not (domain.layout and domain.root and domain.size):
             raise Refusal(f"{key} needs layout, root and size (or union alone).")
-        elif params.scale == "miniature" and name not in params.miniature.images:
-            raise Refusal(f"miniature.images lacks {name}: say how many images of it to draw.")
+        elif params.scale == "miniature":
+            if name not in params.miniature.images:
+                raise Refusal(f"miniature.images lacks {name}: say how many images of it to draw.")
+            if domain.root != f"data/miniature/{name}":
+                raise Refusal(
+                    f"{key}.root is {domain.root}, but {name} is drawn at data/miniature/{name}."
+                )
 
 
 def _check_runs(params: Params) -> None:
@@ -423,6 +427,8 @@ def _check_runs(params: Params) -> None:
     for name, adaptation in params.adaptations.items():
         key = f"adaptations.{name}"
         known(f"{key}.start", adaptation.start, params.segmenters)
+        if len(params.segmenters[adaptation.start].train_on) > params.training.adaptation.batch:
+            raise Refusal(f"{key} has more sets than training.adaptation.batch has images.")
         _check_target(params, f"{key}.target", adaptation.target)
 
 
@@ -472,6 +478,8 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
             raise Refusal(f"{key}.start: {name} has another target than {run.target}.")
     if run.start and sorted(started) != sorted(run.sources):
         raise Refusal(f"{key}.start covers {', '.join(started)}; sources are {run.sources}.")
+    if run.judges and run.semantic == "none":
+        raise Refusal(f"{key} has judges but semantic: none; drop them or say sc or dsc.")
     if run.semantic != "none" and set(run.judges) != set(run.sources):
         raise Refusal(f"{key}.judges must name one segmenter for each of {run.sources}.")
     if run.semantic == "dsc" and not run.task:
@@ -490,6 +498,9 @@ def _check_tables(params: Params) -> None:
         raise Refusal("seeds names a seed twice; name each once.")
     for name, table in params.tables.items():
         _check_target(params, f"tables.{name}.target", table.target)
+        split, drawn = params.evaluation.split, params.miniature.images.get(table.target, {})
+        if params.scale == "miniature" and split not in drawn:
+            raise Refusal(f"evaluation.split is {split}; miniature.images.{table.target} has none.")
         rows = [row.row for row in table.rows]
         for row in table.rows:
             kind, run = row.run.split("/")

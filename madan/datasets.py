@@ -37,10 +37,17 @@ class Layout(NamedTuple):
 
 def _gta5_items(root: Path, split: str) -> list[Item]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     split_file = root / "split.mat"
     _expect(split_file, "the split of the GTA5 release")
-    numbers = loadmat(split_file)[f"{split}Ids"].ravel()
+    try:
+        numbers = loadmat(split_file)[f"{split}Ids"].ravel()
+    except (MatReadError, OSError, LookupError, ValueError, TypeError) as error:
+        raise Refusal(
+            f"{split_file} is damaged or lacks {split}Ids ({error}); "
+            "take it from the GTA5 release again."
+        ) from None
     names = [f"{number:05d}.png" for number in numbers]
     return [Item(name, root / "images" / name, root / "labels" / name) for name in names]
 
@@ -118,7 +125,10 @@ def read(layout: str, item: Item) -> tuple[Array, Array]:
             f"{item.image} is {image.shape[1]}x{image.shape[0]} but its label {item.label} is "
             f"{native.shape[1]}x{native.shape[0]}; replace or remove both: one size is needed."
         )
-    return image, labels.to_train_ids(native, layout)
+    try:
+        return image, labels.to_train_ids(native, layout)
+    except ValueError as error:
+        raise Refusal(f"{item.label} is no {layout} label: {error}") from None
 
 
 def prepare(
@@ -244,12 +254,19 @@ def _open(path: Path) -> Array:
         return np.load(path, mmap_mode="r")
     except FileNotFoundError:
         raise Refusal(f"{path} not found: make it with snakemake {path.parent}/digest") from None
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
 
 
 def _manifest(folder: Path) -> dict:
-    return json.loads((folder / "manifest.json").read_text())
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        return {"items": manifest["items"], "pixels": np.array(manifest["pixels"], np.int64)}
+    except FileNotFoundError:
+        raise Refusal(f"{path} not found: make it with snakemake {folder}/digest") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refusal(f"{path} is damaged ({error}): delete {folder} and run again.") from None
 
 
 def _sha(path: Path) -> str:

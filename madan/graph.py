@@ -16,15 +16,15 @@ from madan import certificates
 from madan.config import Adaptation, Params, Refusal, Segmenter, Translator, digest, known, needs
 
 MODULES = {
-    "miniature": "miniature",
-    "prepared": "datasets",
-    "translators": "translation",
-    "stylised": "stylisation",
-    "segmenters": "segmentation",
-    "adaptations": "adaptation",
-    "scores": "evaluation",
-    "tables": "tables",
-    "figures": "figures",
+    "miniature": ("miniature",),
+    "prepared": ("datasets",),
+    "translators": ("translation", "segmentation"),
+    "stylised": ("stylisation", "generator", "checkpoints"),
+    "segmenters": ("segmentation", "checkpoints"),
+    "adaptations": ("adaptation", "segmentation", "checkpoints"),
+    "scores": ("evaluation", "segmentation", "checkpoints"),
+    "tables": ("tables",),
+    "figures": ("figures", "datasets"),
 }
 FORMS = {
     "prepared": "DOMAIN/SPLIT/SHARD",
@@ -76,7 +76,7 @@ class Graph:
 
     def check(self, artefact: Artefact) -> None:
         """Refusal when params.yaml knows no such artefact."""
-        kind, name, _ = artefact
+        kind, name, seed = artefact
         params, said = self.params, "the command line"
         parts, form = name.split("/"), FORMS.get(kind, "RUN")
         if len(parts) != form.count("/") + 1:
@@ -101,6 +101,8 @@ class Graph:
             params.run(kind, name)
         if kind == "figures":
             params.run("translators", name)
+        if kind not in ("miniature", "prepared", "tables"):
+            known(said, str(seed), [str(each) for each in params.seeds])
 
     def inputs(self, artefact: Artefact) -> list[Artefact]:
         """The artefacts that this one is made from."""
@@ -235,7 +237,7 @@ class Graph:
         if artefact not in self._promises:
             upstream = [self.promise(other) for other in self.inputs(artefact)]
             settings = digest([self.settings(artefact), [settings for settings, _ in upstream]])
-            code = certificates.code_digest(self.package, MODULES[artefact.kind])
+            code = certificates.code_digest(self.package, *MODULES[artefact.kind])
             self._promises[artefact] = settings, digest([code, [code for _, code in upstream]])
         return self._promises[artefact]
 

@@ -25,7 +25,7 @@ def main() -> None:
     options = dict(zip(words, words[1:], strict=False))
     names = words[: next(k for k, word in enumerate(words) if word.startswith("--"))]
     seed, planned = int(options.get("--seed", 0)), options["--planned"]
-    graph, artefact = cli._begin(KINDS[command], "/".join(names), seed, planned)
+    graph, artefact, _ = cli._begin(KINDS[command], "/".join(names), seed, planned)
     if command == "table":
         path = graph.table(names[0])
         certificates.write_whole(path, "row\n")

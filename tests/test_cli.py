@@ -47,10 +47,9 @@ def test_image_and_label_of_two_sizes_are_named_with_both(drawn):
     refused(drawn, "labels/00004.png", "128x64", "64x32")
 
 
-def test_missing_folder_is_named(drawn):
-    drawn.change("domains.gta5.root", "data/raw/gta")
-    drawn.run("madan", "miniature", "gta5")
-    refused(drawn, "data/raw/gta not found", "domains")
+def test_missing_folder_is_named(world):
+    world.change("scale", "paper")
+    refused(world, "data/raw/gta5 not found", "domains")
 
 
 def test_missing_upstream_is_named_with_the_way_to_make_it(world):
@@ -82,6 +81,15 @@ def test_misspelt_key_is_named(world):
 )
 def test_unknown_name_is_refused_with_the_nearest(world, command, word):
     refused(world, f"did you mean {word}?", command=command)
+
+
+def test_seed_outside_the_settings_is_refused(world):
+    refused(world, "7", "allowed: 0", command=("segment", "pooled", "--seed", "7"))
+
+
+def test_first_seed_is_the_one_meant_when_none_is_said(world):
+    world.change("seeds", [4, 5])
+    refused(world, "seed4/digest", command=("evaluate", "segmenters/pooled", "cityscapes-test"))
 
 
 @pytest.mark.parametrize("command", [("prepare", "gta5"), ("evaluate", "pooled", "cityscapes-val")])

@@ -30,7 +30,7 @@ def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
 def test_paper_scale_differs_only_where_it_says_so(raw):
     small, paper = (config.resolve(raw | {"scale": scale}) for scale in config.SCALES)
     assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
-    assert paper.translators == small.translators
+    assert paper.tables == small.tables and paper.adaptations == small.adaptations
     assert paper.networks.discriminator.norm == small.networks.discriminator.norm
     assert paper.domains["both"] == small.domains["both"]
 
@@ -108,6 +108,7 @@ def test_missing_file_is_a_sentence(tmp_path):
         ("translators", "cyclegan-gta5", "target", "both", ["a target is one dataset"]),
         ("translators", "cyclegan-gta5", "sources", ["gta5", "gta5"], ["twice"]),
         ("translators", "cyclegan-gta5", "semantic", "sc", ["judges must name one segmenter"]),
+        ("translators", "madan", "semantic", "none", ["has judges but semantic: none"]),
         ("translators", "madan", "task", None, ["dsc needs task"]),
         ("translators", "madan", "start", ["cyclegan-gta5"], ["covers gta5"]),
         ("translators", "madan", "judges", {"gta5": "source-gta5", "synthia": "none"}, ["none"]),
@@ -136,6 +137,23 @@ def test_two_rows_of_one_name_are_refused(raw):
 def test_row_of_a_missing_run_is_refused(raw):
     raw["tables"]["miou"]["rows"][0]["run"] = "segmenters/nobody"
     refused(raw, "tables.miou row source-gta5", "nobody")
+
+
+def test_batch_smaller_than_the_sets_it_is_shared_by_is_refused(raw):
+    raw["training"]["adaptation"]["batch"] = 1
+    refused(raw, "adaptations.madan has more sets than training.adaptation.batch")
+    raw["training"]["segmenter"]["batch"] = 1
+    refused(raw, "segmenters.pooled.train_on has more sets")
+
+
+def test_target_without_the_split_to_be_scored_is_refused(raw):
+    del raw["miniature"]["images"]["cityscapes"]["test"]
+    refused(raw, "evaluation.split is test", "miniature.images.cityscapes")
+
+
+def test_root_where_nothing_is_drawn_is_refused(raw):
+    raw["domains"]["gta5"]["root"] = "data/raw/gta5"
+    refused(raw, "domains.gta5.root", "data/miniature/gta5")
 
 
 def test_domain_without_images_to_draw_is_refused(raw):

@@ -113,15 +113,15 @@ def test_the_same_scores_give_the_same_bytes(score):
 
 
 def test_metrics_are_means_over_seeds_of_each_row(score):
-    found = [
-        score(row="z", seed=0),
-        score(matrix(_0_0=1, _1_1=1, _1_0=1), row="z", seed=1),
-        score(matrix(_0_0=1), row="a", seed=0),
-    ]
+    # 1/2, 1/2; then 3/4, wall 1 and terrain 1/2; then 2/3, 0.
+    half = matrix(_0_0=1, _1_1=1, _1_0=1)
+    more, third = matrix(_0_0=3, _0_9=1, _9_9=1, _3_3=1), matrix(_0_0=2, _1_0=1)
+    found = [score(confusion, row="z", seed=k) for k, confusion in enumerate((half, more))]
+    found += [score(confusion, row="a", seed=k) for k, confusion in enumerate((third, half, half))]
     made = tables.metrics(tables.lines(found))
     assert list(made) == ["z", "a"]
-    assert made["z"] == {"miou19": 46.88, "miou16": 45.84, "miou13": 62.5}
-    assert made["a"] == {"miou19": 100, "miou16": 100, "miou13": 100}
+    assert made["z"] == {"miou19": 62.5, "miou16": 68.75, "miou13": 62.5}
+    assert made["a"] == {"miou19": 44.44, "miou16": 44.44, "miou13": 44.44}
 
 
 def test_whole_confusion_of_large_counts_stays_exact(score):

@@ -22,7 +22,10 @@ except Refusal as refusal:
 
 
 # With more --cores than the machine has, jobs would only wait for each other in its caches.
-SHARE = max(1, (workflow.resource_settings.cores or 1) // len(os.sched_getaffinity(0)))
+SHARE = max(
+    GRAPH.params.training.threads,
+    (workflow.resource_settings.cores or 1) // len(os.sched_getaffinity(0)),
+)
 
 
 def node(kind, name, wildcards):
