@@ -55,7 +55,7 @@ class Adda:
         self.discriminator = discriminator.to(training.device())
         self.accuracy = Accuracy(settings.window)
         self.modules = {"F": net, "DF": self.discriminator, "accuracy": self.accuracy}
-        # Foreach, not fused: F has parameters that see no gradient when scores are aligned.
+        # Foreach, not fused: F has parameters that see no gradient when features are aligned.
         self.optimizers = {
             "F": torch.optim.SGD(net.parameters(), settings.lr, settings.momentum, foreach=True),
             "DF": torch.optim.SGD(

@@ -114,7 +114,7 @@ def jitter(images: Tensor, amount: float, seed: int, step: int) -> Tensor:
 def class_weights(pixels: Sequence[np.ndarray], power: float, cap: float) -> Tensor:
     """min(cap, frequency ** -power), float [19]; frequencies are averaged over the sets.
 
-    `pixels` holds, for each set, the labelled pixels of each class; absent classes weigh the cap.
+    `pixels` holds, for each set, the labelled pixels of each class, 0 where a class is absent.
     """
     frequency = np.mean([counts / max(1, counts.sum()) for counts in pixels], axis=0)
     with np.errstate(divide="ignore"):

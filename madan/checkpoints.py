@@ -28,9 +28,15 @@ def save(path: Path, modules: Mapping[str, nn.Module], story: Mapping[str, Any])
 
 
 def story(path: Path) -> dict[str, Any]:
-    """What a weights file says of itself; Refusal when it is missing or damaged."""
+    """What a weights file says of itself; Refusal when it is missing, damaged or not ours."""
     with _opened(path) as file:
-        return json.loads((file.metadata() or {}).get(KEY, "{}"))
+        told = (file.metadata() or {}).get(KEY)
+    if told is None:
+        raise Refusal(f"{path} was not written by madan: it does not say how it was trained.")
+    try:
+        return dict(json.loads(told))
+    except (ValueError, TypeError) as error:
+        raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
 
 
 def load(path: Path, name: str, module: nn.Module) -> None:

@@ -207,7 +207,7 @@ def table(name: str, planned: Planned = None) -> None:
     path = graph.table(name)
     certificates.write_whole(path, made.to_csv(index=False))
     if name == "miou":
-        text = json.dumps(tables.metrics(made), indent=1) + "\n"
+        text = json.dumps(tables.metrics(found), indent=1) + "\n"
         certificates.write_whole(path.with_name("metrics.json"), text)
     certificates.write_whole(
         graph.certificate(artefact), graph.certify(artefact, path.parent, [path])

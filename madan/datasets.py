@@ -37,19 +37,18 @@ class Layout(NamedTuple):
 
 def _gta5_items(root: Path, split: str) -> list[Item]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     split_file = root / "split.mat"
     _expect(split_file, "the split of the GTA5 release")
     try:
         numbers = loadmat(split_file)[f"{split}Ids"].ravel()
-    except (MatReadError, OSError, LookupError, ValueError, TypeError) as error:
+    except Exception as error:  # Of a damaged file scipy raises whatever the bytes lead to.
         raise Refusal(
             f"{split_file} is damaged or lacks {split}Ids ({error}); "
             "take it from the GTA5 release again."
         ) from None
-    names = [f"{number:05d}.png" for number in numbers]
-    return [Item(name, root / "images" / name, root / "labels" / name) for name in names]
+    names = [f"{int(number):05d}" for number in numbers]
+    return [Item(n, root / "images" / f"{n}.png", root / "labels" / f"{n}.png") for n in names]
 
 
 def _synthia_items(root: Path, split: str) -> list[Item]:
@@ -69,7 +68,7 @@ def _cityscapes_items(root: Path, split: str) -> list[Item]:
 
 def _indices(path: Path) -> Array:
     """Ids of an 8-bit label image: palette indices or grey values, never colours."""
-    with Image.open(path) as image:
+    with _checked(path) as image:
         if image.mode not in ("P", "L"):
             raise Refusal(
                 f"{path} is a {image.mode} image, expected 8-bit ids (palette or grey); "
@@ -116,7 +115,7 @@ def items(layout: str, root: Path, split: str) -> list[Item]:
 
 def read(layout: str, item: Item) -> tuple[Array, Array]:
     """Image uint8 [H, W, 3] and train ids uint8 [H, W]; Refusal when unreadable or of two sizes."""
-    with _named(item.image), Image.open(item.image) as opened:
+    with _named(item.image), _checked(item.image) as opened:
         image = np.asarray(opened.convert("RGB"))
     with _named(item.label):
         native = LAYOUTS[layout].native_ids(item.label)
@@ -238,6 +237,13 @@ def _named(path: Path) -> Iterator[None]:
             f"{path} cannot be read as an image ({error}): it is damaged or cut short; "
             "download or extract it again."
         ) from None
+
+
+def _checked(path: Path) -> Image.Image:
+    """The image, after its checksums, which Pillow leaves out when it reads the pixels."""
+    with Image.open(path) as image:
+        image.verify()
+    return Image.open(path)
 
 
 def _native_size(item: Item) -> tuple[int, int]:

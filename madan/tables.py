@@ -31,15 +31,24 @@ def lines(found: Sequence[Score]) -> pd.DataFrame:
     return pd.DataFrame([_line(score) for score in found])
 
 
-def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Mean over seeds of each row's mIoU, in percent."""
-    means = table.groupby("row", sort=False)[list(SUBSETS)].mean()
-    return {str(row): values.round(2).to_dict() for row, values in means.iterrows()}
+def metrics(found: Sequence[Score]) -> dict[str, dict[str, float | None]]:
+    """Mean over seeds of each row's mIoU, in percent; None where no class counted."""
+    means: dict[str, dict[str, float | None]] = {}
+    for row in dict.fromkeys(score.row for score in found):
+        confusions = [_confusion(json.loads(s.path.read_text())) for s in found if s.row == row]
+        for name, ids in SUBSETS.items():
+            mean = float(np.mean([100 * scores.mean_iou(each, ids) for each in confusions]))
+            means.setdefault(row, {})[name] = round(mean, 2) if np.isfinite(mean) else None
+    return means
+
+
+def _confusion(said: dict[str, Any]) -> np.ndarray:
+    return np.array(said["confusion"], np.int64)
 
 
 def _line(score: Score) -> dict[str, Any]:
     said = json.loads(score.path.read_text())
-    confusion = np.array(said["confusion"], np.int64)
+    confusion = _confusion(said)
     ious = 100 * scores.iou(confusion)
     return {
         "scale": said["scale"],

@@ -64,6 +64,8 @@ def begin(seed: int, threads: int) -> None:
     """Fix threads, seed and algorithms before networks are built."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling fresh memory guards against bugs, not against noise, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
 
 

@@ -2,7 +2,7 @@
 
 One source with every switch off is CycleGAN (Zhu et al. 2017); with `semantic: sc` it is CyCADA's
 pixel level (Hoffman et al. 2018); several sources with SAD, CCD and DSC are MADAN (Zhao et al.
-2019, section 4.1). Names of networks, for source i:
+2019). Names of networks, for source i:
 
     G_i   G_{S_i->T}        D_i   is it an image of source i?
     GT_i  G_{T->S_i}        DT    is it an image of the target? (DT_i: one for each source)

@@ -5,7 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import tiny, write_set
+from conftest import PROJECT, tiny, write_set
+from ruamel.yaml import YAML
 from torch import nn
 
 from madan import batches, config, losses, segmentation, training
@@ -31,9 +32,9 @@ class Plain(nn.Module):
         return self.score(features), features
 
 
-@pytest.fixture
-def params(raw):
-    return config.resolve(tiny(raw))
+@pytest.fixture(scope="module")
+def params():
+    return config.resolve(tiny(YAML(typ="safe").load(PROJECT / "params.yaml")))
 
 
 @pytest.fixture

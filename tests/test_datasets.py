@@ -214,7 +214,7 @@ def test_manifest_names_the_files_their_hashes_and_the_pixels_of_each_class(draw
     [folder] = prepare(drawn, tmp_path, "gta5", size=(16, 32))
     manifest = json.loads((folder / "manifest.json").read_text())
     items = datasets.items("gta5", drawn / "gta5", "train")
-    assert [entry["name"] for entry in manifest["items"]] == ["00001.png", "00002.png", "00003.png"]
+    assert [entry["name"] for entry in manifest["items"]] == ["00001", "00002", "00003"]
     for entry, item in zip(manifest["items"], items, strict=True):
         assert entry["size"] == [16, 32]
         for key in ("image", "label"):
@@ -406,7 +406,7 @@ def test_split_file_with_a_wrong_byte_is_named(own):
 def test_split_file_may_hold_its_numbers_as_doubles(own):
     savemat(own / "gta5" / "split.mat", {"trainIds": np.array([[2.0], [3.0]])})
     items = datasets.items("gta5", own / "gta5", "train")
-    assert [item.name for item in items] == ["00002.png", "00003.png"]
+    assert [item.name for item in items] == ["00002", "00003"]
 
 
 def test_more_shards_than_items_are_refused(drawn, tmp_path):
@@ -453,5 +453,23 @@ def test_file_cut_anywhere_is_refused_or_read_right(bench, layout, which, part):
     else:
         assert np.array_equal(seen[0], image)
         assert np.array_equal(seen[1], truth)
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("which", ["image", "label"])
+def test_wrong_bit_in_the_pixels_is_refused(bench, layout, which):
+    item, _ = bench[layout]
+    path = getattr(item, which)
+    content = path.read_bytes()
+    first, last = content.index(b"IDAT") + 4, content.index(b"IEND") - 8
+    try:
+        for place in np.linspace(first, last - 1, 40).astype(int):
+            damaged = bytearray(content)
+            damaged[place] ^= 1
+            path.write_bytes(damaged)
+            with refused(f"{path} cannot be read as an image"):
+                datasets.read(layout, item)
     finally:
         path.write_bytes(content)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny, write_set
+from conftest import PROJECT, tiny, write_set
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from madan import batches, config, segmentation, training
 from madan.config import ClassWeights
@@ -42,9 +43,9 @@ class Plain:
         return np.full(CROP, self.train_id, np.uint8)
 
 
-@pytest.fixture
-def params(raw):
-    return config.resolve(tiny(raw))
+@pytest.fixture(scope="module")
+def params():
+    return config.resolve(tiny(YAML(typ="safe").load(PROJECT / "params.yaml")))
 
 
 @pytest.fixture

@@ -118,10 +118,12 @@ def test_metrics_are_means_over_seeds_of_each_row(score):
     more, third = matrix(_0_0=3, _0_9=1, _9_9=1, _3_3=1), matrix(_0_0=2, _1_0=1)
     found = [score(confusion, row="z", seed=k) for k, confusion in enumerate((half, more))]
     found += [score(confusion, row="a", seed=k) for k, confusion in enumerate((third, half, half))]
-    made = tables.metrics(tables.lines(found))
-    assert list(made) == ["z", "a"]
+    found.append(score(matrix(), row="none"))
+    made = tables.metrics(found)
+    assert list(made) == ["z", "a", "none"]
     assert made["z"] == {"miou19": 62.5, "miou16": 68.75, "miou13": 62.5}
     assert made["a"] == {"miou19": 44.44, "miou16": 44.44, "miou13": 44.44}
+    assert made["none"] == dict.fromkeys(("miou19", "miou16", "miou13"))
 
 
 def test_whole_confusion_of_large_counts_stays_exact(score):
