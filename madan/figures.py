@@ -29,5 +29,5 @@ def translation(rows: Rows, path: Path) -> None:
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     figure.subplots_adjust(left=0.13, right=1, bottom=0, top=1, wspace=0.02, hspace=0.02)
     # Neither date nor version: the same images give the same bytes.
-    figure.savefig(path, dpi=160, metadata={"Software": None})
+    figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)
