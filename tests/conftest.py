@@ -38,6 +38,7 @@ def tiny(params: dict, rows: tuple[str, ...] = ROWS) -> dict:
     for run in (*params["segmenters"].values(), *params["translators"].values()):
         run.pop("steps", None)
     params["training"]["adaptation"]["gate"] = 0
+    params["domains"]["synthia"]["shards"] = 2
     params["training"]["save_every"] = 1
     params["networks"]["segmenter"].update(widths=[8] * 5, convs=[1] * 5, head=8)
     params["networks"]["generator"].update(ngf=4, blocks=1)

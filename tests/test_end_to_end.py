@@ -7,8 +7,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import ROWS, World, tiny
+from conftest import PROJECT, ROWS, World, tiny
+from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.slow
 CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
@@ -16,9 +18,6 @@ CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    from conftest import PROJECT
-    from ruamel.yaml import YAML
-
     raw = YAML(typ="safe").load(PROJECT / "params.yaml")
     world = World(tmp_path_factory.mktemp("whole world"), tiny(raw))
     world.snakemake("results/miou.csv")
@@ -47,11 +46,11 @@ def test_no_state_is_left_behind(finished):
 
 
 def test_stylised_images_have_the_size_of_their_labels(finished):
-    import numpy as np
-
-    stylised = finished.root / "results/miniature/stylised/madan/synthia/seed0/0/images.npy"
-    labels = finished.root / "data/prepared/miniature/synthia/train-64x128/0-of-1/labels.npy"
-    assert np.load(stylised).shape[:3] == np.load(labels).shape
+    for shard in range(2):
+        stylised = f"results/miniature/stylised/madan/synthia/seed0/{shard}/images.npy"
+        labels = f"data/prepared/miniature/synthia/train-64x128/{shard}-of-2/labels.npy"
+        shapes = [np.load(finished.root / path).shape for path in (stylised, labels)]
+        assert shapes[0][:3] == shapes[1] == (4, 64, 128)
 
 
 def test_cores_do_not_change_a_byte(finished, tmp_path):

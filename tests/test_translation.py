@@ -180,6 +180,25 @@ def test_a_closed_gate_leaves_its_term_out(build):
     assert "ccd.two" in said[4]
 
 
+def test_identity_keeps_images_that_are_in_the_domain_already(build):
+    weights = build().settings.weights.model_copy(update={"identity": 0.5})
+    method = build(count=1, settings={"weights": weights})
+    x, x_target = torch.rand(2, 2, 3, *CROP) * 2 - 1
+    kept = (method.G("one")(x_target) - x_target).abs().mean()
+    kept = kept + (method.GT("one")(x) - x).abs().mean()
+    figures = method._update_generators({"one": x}, x_target, sad=False, ccd=False)[3]
+    torch.testing.assert_close(figures["identity.one"], kept.detach())
+
+
+def test_each_history_is_asked_once_a_step(build, monkeypatch):
+    method = build(sad=True, ccd=True)
+    asked = []
+    query = ImagePool.query
+    monkeypatch.setattr(ImagePool, "query", lambda pool, x: asked.append(pool) or query(pool, x))
+    method.update(0)
+    assert sorted(map(id, asked)) == sorted(map(id, method.pools.values()))
+
+
 def test_pulls_of_sad_reach_every_generator(build):
     zero = dict.fromkeys(config.TranslatorWeights.model_fields, 0.0)
     method = build(sad=True, settings={"weights": config.TranslatorWeights(**zero | {"sad": 1.0})})
