@@ -172,6 +172,11 @@ def test_a_misspelt_key_ends_the_plan_with_one_sentence(world):
     assert "Traceback" not in said
 
 
+def test_a_target_that_no_run_makes_is_refused_with_the_nearest(world):
+    said = world.snakemake("-n", f"{RESULTS}/segmenters/poled/seed0/digest", expect=1)
+    assert "did you mean pooled?" in said and "Traceback" not in said
+
+
 def test_another_scale_has_paths_of_its_own(done):
     done.change("scale", "paper")
     done.run("mkdir", "-p", "data/raw")

@@ -30,7 +30,10 @@ SHARE = max(
 
 def node(kind, name, wildcards):
     artefact = Artefact(kind, name.format(**wildcards), int(wildcards.get("seed", 0)))
-    GRAPH.check(artefact)
+    try:
+        GRAPH.check(artefact)
+    except Refusal as refusal:
+        raise WorkflowError(str(refusal))
     return artefact
 
 
