@@ -249,6 +249,7 @@ def _begin(
             f"params.yaml or the code changed since {kind}/{name} was planned; nothing was made. "
             "Run snakemake again to plan with what stands there now."
         )
+    graph.upstream(artefact)
     return graph, artefact, artefact.seed
 
 

@@ -245,19 +245,24 @@ class Graph:
         """The promise as one word, which a rule hands to its command."""
         return ".".join(self.promise(artefact))
 
-    def certify(self, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
-        """The one-line certificate of an artefact whose files, in `folder`, are these.
+    def upstream(self, artefact: Artefact) -> list[dict[str, str]]:
+        """Certificates of what an artefact is made from.
 
-        Refusal when what it is made from is missing or was made with other settings or code.
+        Refusal when one is missing or was made with other settings or code than promised.
         """
-        upstream = []
+        found = []
         for other in self.inputs(artefact):
             path = self.certificate(other)
-            upstream.append(certificates.read(path))
-            if (upstream[-1]["settings"], upstream[-1]["code"]) != self.promise(other):
+            found.append(certificates.read(path))
+            if not self._is_promised(other):
                 raise Refusal(
                     f"{path.parent} was made with other settings or code: snakemake {path}"
                 )
+        return found
+
+    def certify(self, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
+        """The one-line certificate of an artefact whose files, in `folder`, are these."""
+        upstream = self.upstream(artefact)
         settings, code = self.promise(artefact)
         content = certificates.digest_files(files, folder)
         data = digest(sorted({other["data"] for other in upstream}))
@@ -273,7 +278,6 @@ class Graph:
     @contextlib.contextmanager
     def publish(self, artefact: Artefact) -> Iterator[Path]:
         """A temporary folder that becomes the artefact, certified, if the block ends well."""
-        self.certify(artefact, Path(), [])
         folder = self.folder(artefact)
         fresh = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
