@@ -18,7 +18,7 @@ from madan.config import Refusal, digest
 
 KEYS = ("content", "settings", "code", "inputs", "data")
 # These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
-UNCERTIFIED = {"__init__", "config", "checks", "certificates", "graph", "progress", "cli"}
+UNCERTIFIED = {"__init__", "config", "certificates", "graph", "progress", "cli"}
 
 
 def read(path: Path) -> dict[str, str]:
@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise Refusal(f"{path} not found: make it with snakemake {path}") from None
     except (ValueError, KeyError, TypeError):
-        raise Refusal(f"{path} is damaged: delete {path.parent} and run snakemake again.") from None
+        raise Refusal(f"{path} is damaged: delete it and run snakemake again.") from None
 
 
 def replace_folder(fresh: Path, folder: Path) -> None:

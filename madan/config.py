@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-SCALES = ("miniature", "paper")
-
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Address = Annotated[
     str, Field(pattern=r"^(segmenters|translators|adaptations)/[a-z0-9][a-z0-9-]*$")
@@ -299,6 +297,8 @@ def load(path: Path = Path("params.yaml")) -> Params:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise Refusal(f"{path} not found: run in the project's folder, where it lies.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path} cannot be read as text: {error}.") from None
     try:
         raw = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
@@ -320,7 +320,7 @@ def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     except ValidationError as error:
         raise Refusal(" ".join(f"{origin}: {_sentence(error)}".split())) from None
     try:
-        for check in (_check_domains, _check_runs, _check_tables, _check_cycles):
+        for check in (_check_domains, _check_sizes, _check_runs, _check_tables, _check_cycles):
             check(params)
     except Refusal as refusal:
         raise Refusal(" ".join(f"{origin}: {refusal}".split())) from None
@@ -414,6 +414,27 @@ def _check_domains(params: Params) -> None:
             if domain.root != f"data/miniature/{name}":
                 raise Refusal(
                     f"{key}.root is {domain.root}, but {name} is drawn at data/miniature/{name}."
+                )
+            if domain.layout == "synthia" and set(params.miniature.images[name]) != {"train"}:
+                raise Refusal(
+                    f"miniature.images.{name} must be train alone: SYNTHIA has no splits."
+                )
+
+
+def _check_sizes(params: Params) -> None:
+    net, smallest = params.networks.segmenter, 16
+    if net.norm == "group" and any(width % 8 for width in (*net.widths, net.head)):
+        raise Refusal("networks.segmenter: norm group needs widths and head in multiples of 8.")
+    if min(params.miniature.size) < smallest:
+        raise Refusal(f"miniature.size is {params.miniature.size}; scenes need {smallest} pixels.")
+    for section in ("segmenter", "translator", "adaptation"):
+        height, width = getattr(params.training, section).crop
+        for name, domain in params.domains.items():
+            size = domain.size or (height, width)
+            if min(height, width) < smallest or height > size[0] or width > size[1]:
+                raise Refusal(
+                    f"training.{section}.crop is {height}x{width}; it must be at least {smallest} "
+                    f"pixels and at most domains.{name}.size, {size[0]}x{size[1]}."
                 )
 
 

@@ -96,7 +96,8 @@ class Graph:
         if kind == "scores":
             known(said, parts[0], ("segmenters", "adaptations"))
             params.run(parts[0], parts[1])
-            self.check(Artefact("prepared", parts[2].replace("-", "/") + "/0"))
+            target, _, split = parts[2].rpartition("-")
+            self.check(Artefact("prepared", f"{target}/{split}/0"))
         if kind in ("translators", "segmenters", "adaptations"):
             params.run(kind, name)
         if kind == "figures":

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from madan import config
 from madan.config import Refusal
 
+SCALES = ("miniature", "paper")
+
 
 def refused(raw, *words):
     with pytest.raises(Refusal) as caught:
@@ -19,7 +21,7 @@ def refused(raw, *words):
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("scale", SCALES)
 def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
     params = config.resolve(raw | {"scale": scale})
     for kind in ("segmenters", "translators", "adaptations"):
@@ -28,7 +30,7 @@ def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
 
 
 def test_paper_scale_differs_only_where_it_says_so(raw):
-    small, paper = (config.resolve(raw | {"scale": scale}) for scale in config.SCALES)
+    small, paper = (config.resolve(raw | {"scale": scale}) for scale in SCALES)
     assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
     assert paper.tables == small.tables and paper.adaptations == small.adaptations
     assert paper.networks.discriminator.norm == small.networks.discriminator.norm
@@ -149,6 +151,34 @@ def test_batch_smaller_than_the_sets_it_is_shared_by_is_refused(raw):
 def test_target_without_the_split_to_be_scored_is_refused(raw):
     del raw["miniature"]["images"]["cityscapes"]["test"]
     refused(raw, "evaluation.split is test", "miniature.images.cityscapes")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("networks.segmenter.widths", [10, 32, 64, 128, 128], ["multiples of 8"]),
+        ("networks.segmenter.head", 100, ["multiples of 8"]),
+        ("miniature.size", [8, 128], ["miniature.size", "16"]),
+        ("miniature.images.synthia", {"train": 3, "val": 3}, ["miniature.images.synthia", "train"]),
+        ("training.segmenter.crop", [128, 128], ["training.segmenter.crop", "64x128"]),
+        ("training.translator.crop", [8, 8], ["training.translator.crop", "at least 16"]),
+    ],
+)
+def test_sizes_that_no_network_or_scene_can_have_are_refused(raw, key, value, words):
+    *sections, last = key.split(".")
+    section = raw
+    for name in sections:
+        section = section[name]
+    section[last] = value
+    refused(raw, *words)
+
+
+def test_file_that_is_not_text_is_a_sentence(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00scale")
+    with pytest.raises(Refusal, match="cannot be read as text"):
+        config.load(tmp_path / "params.yaml")
+    with pytest.raises(Refusal, match="cannot be read as text"):
+        config.load(tmp_path)
 
 
 def test_root_where_nothing_is_drawn_is_refused(raw):

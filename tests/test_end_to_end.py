@@ -55,7 +55,7 @@ def test_stylised_images_have_the_size_of_their_labels(finished):
 
 def test_cores_do_not_change_a_byte(finished, tmp_path):
     other = World(tmp_path, finished.params)
-    other.snakemake("results/miou.csv", "--cores", "8")
+    other.snakemake("results/miou.csv", "--cores", "1")
     for name in ("results/miou.csv", "results/metrics.json", f"{CYCLEGAN}/weights.safetensors"):
         assert (finished.root / name).read_bytes() == (other.root / name).read_bytes(), name
 

@@ -121,6 +121,17 @@ def test_remains_of_a_killed_job_are_swept_away(graph):
     assert not (graph.folder(GTA5) / "half").exists() and not remains.exists()
 
 
+def test_a_domain_may_have_hyphens_in_its_name(raw, tmp_path):
+    raw["domains"]["my-own-city"] = raw["domains"]["cityscapes"] | {
+        "root": "data/miniature/my-own-city"
+    }
+    raw["miniature"]["images"]["my-own-city"] = {"train": 2, "test": 2}
+    score = Artefact("scores", "segmenters/pooled/my-own-city-test")
+    graph = Graph(config.resolve(raw))
+    graph.check(score)
+    assert Artefact("prepared", "my-own-city/test/0") in graph.inputs(score)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"content": 1}'])
 def test_damaged_certificate_is_refused(tmp_path, text):
     (tmp_path / "digest").write_text(text)
