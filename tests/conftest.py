@@ -12,6 +12,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from madan.config import Dataset
 from madan.datasets import Pictures
 
 PROJECT = Path(__file__).parent.parent
@@ -109,6 +110,15 @@ class World:
 @pytest.fixture
 def world(tmp_path, raw):
     return World(tmp_path, tiny(raw))
+
+
+def dataset(layout: str, root: Path, **more) -> Dataset:
+    """A dataset in a release's layout, or one's `own`, as params.yaml would give it."""
+    usual = {
+        "own": None, "size": (32, 64), "shards": 1,
+        "splits": "given", "exclude": {}, "known_damage": "exclude",
+    }  # fmt: skip
+    return Dataset(layout=layout, root=root, **usual | more)
 
 
 def write_set(folder: Path, name: str, count: int = 4, size=(16, 32), seed: int = 0):

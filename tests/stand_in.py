@@ -9,6 +9,7 @@ from madan import certificates, cli
 
 KINDS = {
     "miniature": "miniature",
+    "verify": "verified",
     "prepare": "prepared",
     "translate": "translators",
     "stylise": "stylised",
@@ -17,7 +18,10 @@ KINDS = {
     "evaluate": "scores",
     "table": "tables",
 }
-FILES = ("weights.safetensors", "log.csv", "images.npy", "labels.npy", "score.json", "0/images.npy")
+FILES = (
+    "items.json", "weights.safetensors", "log.csv", "images.npy", "labels.npy", "score.json",
+    "0/images.npy",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 
 LEVELS = [
     {"__init__", "labels", "config"},
-    {"certificates", "graph", "scene", "miniature", "datasets", "batches", "generator",
-     "discriminators", "fcn8s", "checkpoints", "progress"},
+    {"certificates", "graph", "scene", "miniature", "native", "layouts", "datasets", "verify",
+     "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
-    {"tables", "figures"},
+    {"tables", "figures", "export"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
@@ -55,7 +55,7 @@ def test_the_package_does_not_know_snakemake():
 
 
 def test_commands_that_need_no_torch_do_not_import_it():
-    code = "import sys, madan.cli, madan.datasets, madan.miniature, madan.tables; "
+    code = "import sys, madan.cli, madan.datasets, madan.native, madan.verify, madan.tables; "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -95,6 +95,7 @@ def test_commands_of_the_documents_exist(document):
     from madan.cli import app
 
     known = {command.callback.__name__ for command in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     for line in commands(document.read_text()):
         tool, *words = line.split()

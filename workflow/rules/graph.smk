@@ -1,5 +1,6 @@
 # The graph behind the rules: the package says what is made from what, and under which settings.
 import os
+import sys
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
@@ -7,6 +8,7 @@ from snakemake.persistence.file import FilePersistence
 
 from madan.graph import Artefact, Graph
 from madan.config import Refusal, load
+from madan.layouts import wanted
 
 if config:
     raise WorkflowError(
@@ -48,6 +50,19 @@ def needed_by_table(name):
         return needed("tables", name)(wildcards)
 
     return certificates
+
+
+def raw(wildcards):
+    absent = [(name, GRAPH.params.dataset(name)) for name in GRAPH.absent()]
+    if absent:
+        # Raised as an exception, it would drown in Snakemake's own lines.
+        lines = [wanted(name, dataset) for name, dataset in absent]
+        sys.exit(
+            "madan: these datasets are missing; put them, or links, where params.yaml says:\n  "
+            + "\n  ".join(lines)
+            + "\n(docs/data.md has more; `scale: miniature` needs no download.)"
+        )
+    return needed("verified", "{domain}/{split}")(wildcards)
 
 
 def planned(kind, name):
