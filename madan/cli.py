@@ -283,6 +283,20 @@ def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
         figures.translation(rows, out / "translation.png")
 
 
+@app.command()
+def plan(
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs, or GPUs, that work at a time.")] = CORES,
+) -> None:
+    """Say what the tables will take in time, memory and disk: madan plan --jobs 4
+
+    The first time every kind of job is tried for some seconds; then what it cost is remembered.
+    """
+    from madan import plan as ahead
+
+    graph = Graph(config.load())
+    ahead.show(graph, ahead.lines(graph, jobs), jobs)
+
+
 @exports.command("stylised")
 def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
     """Stylise a source's raw images as a release: madan export stylised madan gta5"""
