@@ -286,6 +286,7 @@ def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
 @app.command()
 def plan(
     jobs: Annotated[int, typer.Option(min=1, help="Jobs, or GPUs, that work at a time.")] = CORES,
+    seconds: Annotated[float, typer.Option(help="How long each kind of job is tried.")] = 4,
 ) -> None:
     """Say what the tables will take in time, memory and disk: madan plan --jobs 4
 
@@ -294,7 +295,7 @@ def plan(
     from madan import plan as ahead
 
     graph = Graph(config.load())
-    ahead.show(graph, ahead.lines(graph, jobs), jobs)
+    ahead.show(graph, ahead.lines(graph, jobs, seconds), jobs)
 
 
 @exports.command("stylised")

@@ -25,7 +25,6 @@ from madan.graph import MODULES, Artefact, Graph
 
 DATA = ("miniature", "verified", "prepared")
 TRAINING = ("translators", "segmenters", "adaptations")
-SECONDS = 4.0  # how long a kind of job is tried, after its first unit
 
 
 class Cost(NamedTuple):
@@ -75,17 +74,17 @@ class Noise:
         return np.full(19, 1000)
 
 
-def lines(graph: Graph, together: int) -> list[Line]:
+def lines(graph: Graph, together: int, seconds: float) -> list[Line]:
     """All that the tables need, upstream first, with what it costs where so many run at a time."""
-    costs, found = calibrate(graph, together), []
+    costs, found = calibrate(graph, together, seconds), []
     for artefact in graph.everything():
         cost, units = costs[_alike(graph, artefact)], _units(graph, artefact)
         path = graph.certificate(artefact)
         said = certificates.read(path) if path.exists() else {}
         done = (said.get("settings"), said.get("code")) == graph.promise(artefact)
-        seconds = cost.start + cost.unit * max(0, units - 1)
+        took = cost.start + cost.unit * max(0, units - 1)
         disk = cost.weights or _bytes(graph, artefact, units)
-        found.append(Line(artefact, done, units, seconds, cost.memory, disk))
+        found.append(Line(artefact, done, units, took, cost.memory, disk))
     return found
 
 
@@ -106,15 +105,15 @@ def duration(graph: Graph, found: Sequence[Line], together: int) -> float:
     return now
 
 
-def calibrate(graph: Graph, together: int) -> dict[str, Cost]:
-    """Cost of every kind of job, each tried by so many processes at once, or as tried before."""
+def calibrate(graph: Graph, together: int, seconds: float) -> dict[str, Cost]:
+    """Cost of every kind of job, tried for so long by so many processes, or as tried before."""
     kept = Path("state/plan", f"{_device()}-{together}.json")
     known = json.loads(kept.read_text()) if kept.exists() else {}
     for artefact in graph.everything():
         alike = _alike(graph, artefact)
         if alike not in known:
             print(f"trying {artefact.kind}/{artefact.name}", flush=True)
-            known[alike] = _tried(artefact, together)
+            known[alike] = _tried(artefact, together, seconds)
             certificates.write_whole(kept, json.dumps(known))
     return {alike: Cost(*cost) for alike, cost in known.items()}
 
@@ -158,11 +157,11 @@ def _without_steps(section: Any) -> Any:
     )
 
 
-def _tried(artefact: Artefact, together: int) -> Cost:
+def _tried(artefact: Artefact, together: int, seconds: float) -> Cost:
     """Mean cost of so many processes that try the same job at once."""
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(together), context.Queue()
-    words = artefact, barrier, answers, time.time()
+    words = artefact, seconds, barrier, answers, time.time()
     workers = [context.Process(target=_try, args=words) for _ in range(together)]
     for worker in workers:
         worker.start()
@@ -176,7 +175,7 @@ def _tried(artefact: Artefact, together: int) -> Cost:
     return Cost(start, unit, int(memory), int(weights))
 
 
-def _try(artefact: Artefact, barrier: Any, answers: Any, begun: float) -> None:
+def _try(artefact: Artefact, seconds: float, barrier: Any, answers: Any, begun: float) -> None:
     """In a process of its own: do a job's units for a while and tell what they cost."""
     try:
         graph = Graph(config.load())
@@ -189,7 +188,7 @@ def _try(artefact: Artefact, barrier: Any, answers: Any, begun: float) -> None:
             for sample in samples:
                 do(sample)
                 done += per
-                if time.monotonic() - started > SECONDS:
+                if time.monotonic() - started > seconds:
                     break
             unit = (time.monotonic() - started) / done
         answers.put(Cost(first, unit, _peak(), weights))

@@ -17,7 +17,7 @@ LEVELS = [
      "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
-    {"tables", "figures", "export"},
+    {"tables", "figures", "export", "plan"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
