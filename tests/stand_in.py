@@ -22,6 +22,8 @@ FILES = ("weights.safetensors", "log.csv", "images.npy", "labels.npy", "score.js
 
 def main() -> None:
     command, *words = sys.argv[1:]
+    if command not in KINDS:
+        return cli.main()
     options = dict(zip(words, words[1:], strict=False))
     names = words[: next(k for k, word in enumerate(words) if word.startswith("--"))]
     seed, planned = int(options.get("--seed", 0)), options["--planned"]

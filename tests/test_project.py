@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 LEVELS = [
     {"__init__", "labels", "config"},
-    {"certificates", "graph", "scene", "miniature", "datasets", "batches", "generator",
+    {"certificates", "graph", "guard", "scene", "miniature", "datasets", "batches", "generator",
      "discriminators", "fcn8s", "checkpoints", "progress"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
