@@ -261,7 +261,8 @@ def vouch(
     guard.vouch(graph, found, code)
     certified = [str(graph.certificate(artefact)) for artefact in found]
     # Made with today's settings from what lies there: now Snakemake records it as just that.
-    touch = ["snakemake", "--touch", "--force", "--cores", "1", "--quiet", "all", "--", *certified]
+    quiet = ["--quiet", "host", "progress", "rules", "reason"]
+    touch = ["snakemake", "--touch", "--force", "--cores", "1", *quiet, "--", *certified]
     if subprocess.run(touch).returncode:
         raise Refusal("snakemake could not record what was vouched for; its message stands above.")
     print("\n".join(f"vouched: {path}" for path in certified))
