@@ -256,7 +256,7 @@ class Graph:
 
     def certify(self, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
         """The one-line certificate of an artefact whose files, in `folder`, are these."""
-        upstream = self.upstream(artefact)
+        upstream, files = self.upstream(artefact), list(files)
         settings, code = self.promise(artefact)
         content = certificates.digest_files(files, folder)
         data = digest(sorted({other["data"] for other in upstream}))
@@ -266,6 +266,7 @@ class Graph:
             "code": code,
             "inputs": digest([other["content"] for other in upstream]),
             "data": content if artefact.kind in ("miniature", "prepared") else data,
+            "files": len(files),
         }
         return json.dumps(line) + "\n"
 

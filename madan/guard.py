@@ -55,13 +55,13 @@ def refuse_strangers(graph: Graph, provenance: Provenance) -> None:
 
 
 def sound(graph: Graph, artefact: Artefact) -> bool:
-    """Whether certificates say that it was made as it would be now, from what lies there now."""
+    """Whether it is whole and, its certificate says, as it would be made now from what is there."""
     behind = [artefact, *graph.inputs(artefact)]
     if not all(graph.certificate(each).exists() for each in behind):
         return False
     said = certificates.read(graph.certificate(artefact))
     promised = (said["settings"], said["code"]) == graph.promise(artefact)
-    return promised and not outdated(graph, artefact)
+    return promised and _whole(graph, artefact) and not outdated(graph, artefact)
 
 
 def outdated(graph: Graph, artefact: Artefact) -> bool:
@@ -73,12 +73,12 @@ def outdated(graph: Graph, artefact: Artefact) -> bool:
     return said["inputs"] != digest([other["content"] for other in behind])
 
 
-def gone(graph: Graph, artefact: Artefact) -> list[str]:
-    """Certificates that are missing behind an artefact which is there."""
-    if not graph.certificate(artefact).exists():
+def gone(graph: Graph, table: str) -> list[str]:
+    """Certificates of a table that is there, or behind it, that are missing or lack their files."""
+    if not graph.table(table).exists():
         return []
-    behind = [graph.certificate(other) for other in graph.ancestry([artefact])]
-    return [str(path) for path in behind if not path.exists()]
+    behind = graph.ancestry([Artefact("tables", table)])
+    return [str(graph.certificate(each)) for each in behind if not _whole(graph, each)]
 
 
 def kept(graph: Graph) -> list[Artefact]:
@@ -159,10 +159,20 @@ def _vouch(graph: Graph, artefact: Artefact, other_code: bool) -> None:
         certificates.write_whole(path, json.dumps(line) + "\n")
 
 
+def _whole(graph: Graph, artefact: Artefact) -> bool:
+    """Whether certificate and as many files as it counted are there (their bytes are not read)."""
+    path = graph.certificate(artefact)
+    if not path.exists():
+        return False
+    certificates.read(path)
+    files, _ = _files(graph, artefact)
+    return json.loads(path.read_text()).get("files", len(files)) == len(files)
+
+
 def _files(graph: Graph, artefact: Artefact) -> tuple[list[Path], Path]:
     if artefact.kind == "tables":
         table = graph.table(artefact.name)
-        return [table], table.parent
+        return [table] if table.exists() else [], table.parent
     folder = graph.folder(artefact)
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return [path for path in found if path != folder / "digest"], folder

@@ -61,7 +61,7 @@ def needed_by_table(name):
     def certificates(wildcards):
         table = node("tables", name, wildcards)
         # Snakemake lets alone what is missing between two files that exist.
-        workflow.dag.forcefiles.update(guard.gone(GRAPH, table))
+        workflow.dag.forcefiles.update(guard.gone(GRAPH, table.name))
         return needed("tables", name)(wildcards)
 
     return certificates
