@@ -62,7 +62,7 @@ def test_commands_that_need_no_torch_do_not_import_it():
 
 def pins(lines) -> dict[str, str]:
     pairs = (line.split(";")[0].split("#")[0].strip().split("==") for line in lines if "==" in line)
-    return {name.lower().replace("_", "-"): version for name, version in pairs}
+    return {name.split("[")[0].lower().replace("_", "-"): version for name, version in pairs}
 
 
 def test_requirements_hold_every_pin_of_the_project():
