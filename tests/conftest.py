@@ -13,7 +13,9 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from madan import config
 from madan.datasets import Pictures
+from madan.graph import Artefact, Graph
 
 PROJECT = Path(__file__).parent.parent
 ROWS = ("source-gta5", "cyclegan-gta5", "madan")
@@ -170,6 +172,43 @@ def ran(said: str) -> set[str]:
     """Folders (or tables) that jobs made, as Snakemake's output tells."""
     outputs = [line.split()[1].rstrip(",") for line in said.splitlines() if "    output:" in line]
     return {output.removesuffix("/digest") for output in outputs}
+
+
+NOTHING = "Nothing to be done"
+SKIPPED = "Stage 'pipeline' didn't change, skipping"
+
+
+def small(root: Path, rows=("source-gta5",), **more) -> Repository:
+    """A repository whose table has these rows, in a new folder."""
+    root.mkdir(parents=True)
+    return Repository(root, tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), rows), **more)
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """One row, made by a stand-in through DVC and committed."""
+    repository = small(tmp_path_factory.mktemp("dvc") / "committed")
+    repository.dvc("repro")
+    repository.commit("Results")
+    return repository
+
+
+@pytest.fixture
+def repository(committed, tmp_path):
+    return committed.copy(tmp_path / "copy")
+
+
+def stale(repository: Repository, monkeypatch) -> list[str]:
+    """What does not hold the very settings and code that params.yaml and the package promise."""
+    monkeypatch.chdir(repository.root)
+    graph = Graph(config.load(), repository.root / "madan")
+    wrong = []
+    for artefact in graph.ancestry([Artefact("tables", "miou")]):
+        table = artefact.kind == "tables"
+        path = graph.table("miou") if table else graph.folder(artefact) / "weights.safetensors"
+        if not path.exists() or graph.planned(artefact) not in path.read_text():
+            wrong.append(str(path))
+    return wrong
 
 
 def processes(root: Path, word: str = "") -> list[int]:

@@ -4,19 +4,12 @@ import os
 import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from conftest import PROJECT, Repository, processes, ran, tiny
-from ruamel.yaml import YAML
-
-from madan import config
-from madan.graph import Artefact, Graph
+from conftest import NOTHING, SKIPPED, processes, ran, small, stale
 
 pytestmark = pytest.mark.slow
 RESULTS = "results/miniature"
-NOTHING = "Nothing to be done"
-SKIPPED = "Stage 'pipeline' didn't change, skipping"
 FROM_TRANSLATION = {
     f"{RESULTS}/translators/cyclegan-gta5/seed0",
     f"{RESULTS}/stylised/cyclegan-gta5/gta5/seed0",
@@ -24,38 +17,6 @@ FROM_TRANSLATION = {
     f"{RESULTS}/scores/segmenters/cyclegan-gta5/cityscapes-test/seed0",
     "results/miou.csv",
 }
-
-
-def new(root: Path, rows=("source-gta5",), **more) -> Repository:
-    root.mkdir(parents=True)
-    return Repository(root, tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), rows), **more)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One row, made through DVC and committed."""
-    repository = new(tmp_path_factory.mktemp("dvc") / "finished")
-    repository.dvc("repro")
-    repository.commit("Results")
-    return repository
-
-
-@pytest.fixture
-def repository(finished, tmp_path):
-    return finished.copy(tmp_path / "copy")
-
-
-def stale(repository, monkeypatch) -> list[str]:
-    """What does not hold the very settings and code that params.yaml and the package promise."""
-    monkeypatch.chdir(repository.root)
-    graph = Graph(config.load(), repository.root / "madan")
-    wrong = []
-    for artefact in graph.ancestry([Artefact("tables", "miou")]):
-        table = artefact.kind == "tables"
-        path = graph.table("miou") if table else graph.folder(artefact) / "weights.safetensors"
-        if not path.exists() or graph.planned(artefact) not in path.read_text():
-            wrong.append(str(path))
-    return wrong
 
 
 def assert_nothing_to_do(repository):
@@ -66,7 +27,7 @@ def assert_nothing_to_do(repository):
 
 
 def test_the_whole_life_of_a_repository(tmp_path):
-    origin = new(tmp_path / "origin", ("source-gta5", "cyclegan-gta5"))
+    origin = small(tmp_path / "origin", ("source-gta5", "cyclegan-gta5"))
     work = origin.clone(tmp_path / "work")
     work.dvc("remote", "add", "-d", "store", tmp_path / "store")
     work.commit("A remote")
@@ -115,65 +76,9 @@ def test_the_whole_life_of_a_repository(tmp_path):
         assert not ran(said.stdout)
 
 
-EDIT = "edit"
-LOSE = "lose .snakemake"
-SHUFFLE = "shuffle times"
-REPRO, SNAKEMAKE, COMMIT = "dvc repro", "snakemake", "dvc commit --force"
-CHECKOUT, BACK, KEYS_BACK = (
-    "dvc checkout --force",
-    "git checkout -q .",
-    "git checkout -q params.yaml",
-)
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        [EDIT, COMMIT, LOSE, SNAKEMAKE, REPRO],
-        [EDIT, SNAKEMAKE, COMMIT, KEYS_BACK, CHECKOUT, REPRO],
-        [EDIT, REPRO, BACK, LOSE, CHECKOUT, SHUFFLE, SNAKEMAKE, REPRO],
-        [EDIT, SNAKEMAKE, LOSE, BACK, CHECKOUT, EDIT, REPRO],
-        [EDIT, COMMIT, CHECKOUT, LOSE, BACK, SHUFFLE, REPRO],
-    ],
-    ids=lambda steps: " ".join(step.split()[-1] for step in steps),
-)
-def test_no_order_of_commands_passes_stale_results_off_as_fresh(steps, repository, monkeypatch):
-    """A door that opens (exit code 0) leaves what params.yaml says; one that does not says why."""
-    for step in steps:
-        if step == EDIT:
-            repository.change("training.segmenter.lr", 0.5)
-        elif step == LOSE:
-            shutil.rmtree(repository.root / ".snakemake")
-        elif step == SHUFFLE:
-            paths = sorted((repository.root / "results").rglob("*"), reverse=True)
-            for number, path in enumerate(paths):
-                os.utime(path, (1e9 + number, 1e9 + number))
-        else:
-            done = repository.run(*step.split(), expect=None)
-            if step not in (REPRO, SNAKEMAKE):
-                assert done.returncode == 0, done.stdout
-            elif done.returncode == 0:
-                assert stale(repository, monkeypatch) == []
-            else:
-                assert stale(repository, monkeypatch)
-                assert "/digest" in done.stdout and "now" in done.stdout
-
-
-def test_results_of_other_settings_that_dvc_was_told_to_believe_are_refused(repository):
-    repository.change("training.segmenter.lr", 0.5)
-    said = repository.dvc("commit", expect=None, stdin=subprocess.DEVNULL)
-    assert "changed" in said and "--force" in said
-    repository.dvc("commit", "--force")
-    said = repository.dvc("repro", expect=255)
-    assert SKIPPED in said
-    assert f"{RESULTS}/segmenters/source-gta5/seed0/digest" in said
-    repository.snakemake()
-    repository.dvc("repro")
-
-
-def test_what_snakemake_made_is_done_for_dvc(tmp_path, finished):
+def test_what_snakemake_made_is_done_for_dvc(tmp_path, committed):
     """Both doors leave the same digests of every out, records included."""
-    other = finished.clone(tmp_path / "other")
+    other = committed.clone(tmp_path / "other")
     lock = (other.root / "dvc.lock").read_text()
     other.snakemake("results/miou.csv", "--cores", "1")
     assert not ran(other.dvc("repro"))
@@ -188,77 +93,6 @@ def test_no_out_holds_a_time_or_a_host(repository):
         text = path.read_bytes()
         assert b'"starttime": 0.0, "endtime": 0.0' in text and host not in text
         assert str(repository.root).encode() not in text
-
-
-def test_records_lost_and_times_shuffled_make_nothing_anew(repository):
-    shutil.rmtree(repository.root / ".snakemake")
-    paths = sorted((repository.root / "results").rglob("digest"), reverse=True)
-    for number, path in enumerate(paths):
-        os.utime(path, (1e9 + number, 1e9 + number))
-    assert NOTHING in repository.snakemake("-n")
-
-
-def test_vouching_gives_the_records_back(repository):
-    shutil.rmtree(repository.root / ".snakemake")
-    said = repository.run("madan", "vouch", "data", "results").stdout
-    assert f"vouched: {RESULTS}/segmenters/source-gta5/seed0/digest" in said
-    assert NOTHING in repository.snakemake("-n")
-    repository.change("training.segmenter.lr", 0.5)
-    assert f"{RESULTS}/segmenters/source-gta5/seed0" in repository.planned()
-
-
-def test_nobody_can_vouch_for_other_settings_or_other_bytes(repository):
-    run = f"{RESULTS}/segmenters/source-gta5/seed0"
-    repository.change("training.segmenter.lr", 0.5)
-    said = repository.run("madan", "vouch", "--code", run, expect=1).stdout
-    assert f"{run}/digest was made with other settings" in said
-    repository.run("git", "checkout", "-q", "params.yaml")
-    with (repository.root / run / "log.csv").open("a") as file:
-        file.write("1")
-    assert "its files hold" in repository.run("madan", "vouch", run, expect=1).stdout
-
-
-def test_a_change_of_code_can_be_vouched_for_and_leaves_a_trace(repository):
-    shutil.rmtree(repository.root / ".snakemake")
-    path = repository.root / "madan/segmentation.py"
-    path.write_text(path.read_text() + "\n\nNOTHING = None\n")
-    run = f"{RESULTS}/segmenters/source-gta5/seed0/digest"
-    repository.env["PYTHONPATH"] = "."
-    said = repository.snakemake("-n", expect=1)
-    assert f"madan vouch --code {run}" in said
-    assert "made by other code" in repository.run("madan", "vouch", "results", expect=1).stdout
-    repository.run("madan", "vouch", "--code", "results")
-    assert '"vouched"' in (repository.root / run).read_text()
-    assert NOTHING in repository.snakemake("-n")
-
-
-def test_what_was_made_by_name_follows_the_settings_through_dvc_and_is_guarded(repository):
-    row = {"row": "x", "setting": "", "run": "segmenters/source-gta5"}
-    repository.change("tables.other", {"target": "cityscapes", "rows": [row]})
-    score = f"{RESULTS}/scores/segmenters/source-gta5/cityscapes-val/seed0/digest"
-    figure = f"{RESULTS}/figures/cyclegan-gta5/seed0/digest"
-    repository.snakemake("results/tables/other.csv", score, figure)
-    repository.change("training.segmenter.lr", 0.5)
-    repository.change("training.translator.lr", 0.5)
-    made = ran(repository.dvc("repro"))
-    assert "results/tables/other.csv" in made and "results/miou.csv" in made
-    # Nothing that no table needs is trained for a picture's sake.
-    assert not {path for path in made if "translators" in path or "figures" in path}
-    shutil.rmtree(repository.root / ".snakemake")
-    said = repository.snakemake("-n", expect=1)
-    assert score in said and figure in said and "tables/other.digest" not in said
-
-
-def test_a_removed_artefact_is_made_again_by_either_door(repository):
-    shutil.rmtree(repository.root / RESULTS / "segmenters/source-gta5")
-    expected = {
-        f"{RESULTS}/segmenters/source-gta5/seed0",
-        f"{RESULTS}/scores/segmenters/source-gta5/cityscapes-test/seed0",
-        "results/miou.csv",
-    }
-    assert repository.planned() == expected
-    assert ran(repository.dvc("repro")) == expected
-    assert not repository.run("git", "status", "--porcelain").stdout
 
 
 # --- Experiments -----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import logging
 import shutil
 
 import pytest
-from conftest import PROJECT, Repository, ran, tiny
+from conftest import ran, small
 from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.slow
@@ -33,9 +33,7 @@ def endpoint():
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory, endpoint):
     root = tmp_path_factory.mktemp("remote") / "pushed"
-    root.mkdir()
-    params = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), ("source-gta5",))
-    repository = Repository(root, params)
+    repository = small(root)
     repository.env |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     repository.env |= {"AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
     repository.dvc("remote", "add", "-d", "store", "s3://madan/store")

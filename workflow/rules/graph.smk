@@ -8,9 +8,8 @@ from snakemake.persistence.file import FilePersistence
 
 # The package beside the Snakefile is what runs, whichever one is installed.
 sys.path.insert(0, str(workflow.basedir))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")])
-)
+path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, path)))
 
 from madan import guard
 from madan.graph import Artefact, Graph
