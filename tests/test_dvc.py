@@ -54,7 +54,7 @@ def test_the_whole_life_of_a_repository(tmp_path):
         work.run("git", "checkout", "-q", commit)
         work.dvc("checkout")
         assert (work.root / "results/miou.csv").read_text() == tables[commit]
-        assert NOTHING in work.snakemake("-n")
+    assert NOTHING in work.snakemake("-n")
     work.dvc("push")
     assert not work.run("git", "status", "--porcelain").stdout
 

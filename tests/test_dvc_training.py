@@ -1,6 +1,7 @@
 """Either door trains the same bits, also when it was slammed shut in the middle."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -45,8 +46,9 @@ def test_either_door_leaves_the_same_bytes_and_sees_the_other_s_work_as_done(
 
 @pytest.fixture
 def training(made_by_snakemake, tmp_path):
-    """A clone whose `dvc repro` has just saved a state of the training."""
-    repository = made_by_snakemake.clone(tmp_path / "clone")
+    """A folder without results, whose `dvc repro` has just saved a state of the training."""
+    repository = made_by_snakemake.copy(tmp_path / "copy")
+    shutil.rmtree(repository.root / "results")
     running = subprocess.Popen(
         ["dvc", "repro"], cwd=repository.root, env=repository.env,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -119,6 +119,11 @@ def test_dvc_commands_of_the_documents_are_ones_that_dvc_takes():
         parser.parse_args(shlex.split(line)[1:])  # exits where DVC knows no such word
 
 
+def test_dvc_looks_at_every_section_of_the_settings():
+    stage = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]
+    assert set(stage["params"]) == set(config.Params.model_fields)
+
+
 def test_dvc_versions_every_place_where_results_lie(raw):
     """A kind of artefact that the tables need and no out holds would be lost to a fresh clone."""
     outs = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]["outs"]
