@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -281,6 +282,36 @@ def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
     rows[f"{settings.target} (target)"] = [target.image(k) for k in shown]
     with graph.publish(artefact) as out:
         figures.translation(rows, out / "translation.png")
+
+
+@app.command()
+def check() -> None:
+    """Refuse results that are not what params.yaml and the package say now: madan check"""
+    from madan import guard
+
+    guard.check(Graph(config.load()))
+
+
+@app.command()
+def vouch(
+    paths: list[Path],
+    code: Annotated[
+        bool, typer.Option(help="You know that other code made no difference.")
+    ] = False,
+) -> None:
+    """Check results byte by byte and have Snakemake record them: madan vouch results"""
+    from madan import guard
+
+    graph = Graph(config.load())
+    found = guard.below(graph, paths)
+    guard.vouch(graph, found, code)
+    certified = [str(graph.certificate(artefact)) for artefact in found]
+    # Made with today's settings from what lies there: now Snakemake records it as just that.
+    quiet = ["--quiet", "host", "progress", "rules", "reason"]
+    touch = ["snakemake", "--touch", "--force", "--cores", "1", *quiet, "--", *certified]
+    if subprocess.run(touch).returncode:
+        raise Refusal("snakemake could not record what was vouched for; its message stands above.")
+    print("\n".join(f"vouched: {path}" for path in certified))
 
 
 @app.command()

@@ -8,7 +8,7 @@ those of what exists before any work.
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -176,13 +176,6 @@ class Graph:
         waiting = [a.name.split("/")[0] for a in found if not self.certificate(a).exists()]
         return [name for name in _once(waiting) if not self.params.dataset(name).root.exists()]
 
-    def gone(self, artefact: Artefact) -> list[str]:
-        """Certificates that are missing behind an artefact which is there."""
-        if not self.certificate(artefact).exists():
-            return []
-        behind = [self.certificate(other) for other in self.ancestry([artefact])]
-        return [str(path) for path in behind if not path.exists()]
-
     def ancestry(self, artefacts: Iterable[Artefact]) -> list[Artefact]:
         """The artefacts and all they are made from, upstream first, each once."""
         order: dict[Artefact, None] = {}
@@ -301,7 +294,7 @@ class Graph:
 
     def certify(self, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
         """The one-line certificate of an artefact whose files, in `folder`, are these."""
-        upstream = self.upstream(artefact)
+        upstream, files = self.upstream(artefact), list(files)
         settings, code = self.promise(artefact)
         content = certificates.digest_files(files, folder)
         data = digest(sorted({other["data"] for other in upstream}))
@@ -311,44 +304,28 @@ class Graph:
             "code": code,
             "inputs": digest([other["content"] for other in upstream]),
             "data": content if artefact.kind in DATA else data,
+            "files": len(files),
         }
         return json.dumps(line) + "\n"
 
     @contextlib.contextmanager
     def publish(self, artefact: Artefact) -> Iterator[Path]:
-        """A temporary folder that becomes the artefact, certified, if the block ends well."""
+        """A temporary folder that becomes the artefact, certified, if the block ends well.
+
+        Refusal when another process is making it, such as one that a killed Snakemake left behind.
+        """
         folder = self.folder(artefact)
         fresh = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        try:
-            yield fresh
-            files = sorted(path for path in fresh.rglob("*") if path.is_file())
-            (fresh / "digest").write_text(self.certify(artefact, fresh, files))
-            certificates.replace_folder(fresh, folder)
-        finally:
+        with certificates.alone(Path("state/locks", folder), folder):
             shutil.rmtree(fresh, ignore_errors=True)
-
-    def refuse_strangers(self, provenance: Callable[[Path], list[Any] | None]) -> None:
-        """Refusal when artefacts on disk are not what is promised and nobody would make them anew.
-
-        `provenance` gives the params under which Snakemake recorded a file, or None. Where those
-        differ from today's promise Snakemake reruns the job by itself, and all is well.
-        """
-        found = []
-        for artefact in self.everything():
-            path = self.certificate(artefact)
-            if not path.exists() or self._is_promised(artefact):
-                continue
-            recorded = provenance(path)
-            if recorded is None or any(self.planned(artefact) in str(param) for param in recorded):
-                found.append(str(path))
-        if found:
-            raise Refusal(
-                "these were made with other settings or code than params.yaml and the package say "
-                f"now, and Snakemake has no record of how: {' '.join(found)}. To make them anew: "
-                f"rm {' '.join(found)}"
-            )
+            fresh.mkdir(parents=True)
+            try:
+                yield fresh
+                files = sorted(path for path in fresh.rglob("*") if path.is_file())
+                (fresh / "digest").write_text(self.certify(artefact, fresh, files))
+                certificates.replace_folder(fresh, folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
 
     def _listing(self, artefact: Artefact) -> Sequence[int]:
         """Number and bytes of the raw files; where they are gone, those that were verified."""

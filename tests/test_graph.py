@@ -272,5 +272,5 @@ def test_certificate_is_one_line(graph):
     make(graph, GTA5)
     text = graph.certificate(GTA5).read_text()
     assert text.count("\n") == 1 and set(json.loads(text)) == {
-        "content", "settings", "code", "inputs", "data",
+        "content", "settings", "code", "inputs", "data", "files",
     }  # fmt: skip

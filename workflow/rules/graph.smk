@@ -6,6 +6,12 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.persistence.file import FilePersistence
 
+# The package beside the Snakefile is what runs, whichever one is installed.
+sys.path.insert(0, str(workflow.basedir))
+path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, path)))
+
+from madan import guard
 from madan.graph import Artefact, Graph
 from madan.config import Refusal, load
 from madan.layouts import wanted
@@ -16,9 +22,9 @@ if config:
     )
 try:
     GRAPH = Graph(load())
+    RECORDED = FilePersistence(nolock=True)
     if not workflow.remote_exec:
-        records = FilePersistence(nolock=True)
-        GRAPH.refuse_strangers(lambda path: records.params(IOFile(str(path))))
+        guard.refuse_strangers(GRAPH, lambda path: RECORDED.params(IOFile(str(path))))
 except Refusal as refusal:
     raise WorkflowError(str(refusal))
 
@@ -37,16 +43,25 @@ def node(kind, name, wildcards):
 
 
 def needed(kind, name):
-    return lambda wildcards: [
-        GRAPH.certificate(other) for other in GRAPH.inputs(node(kind, name, wildcards))
-    ]
+    def certificates(wildcards):
+        artefact = node(kind, name, wildcards)
+        mine = str(GRAPH.certificate(artefact))
+        paths = [str(GRAPH.certificate(other)) for other in GRAPH.inputs(artefact)]
+        if guard.outdated(GRAPH, artefact):
+            workflow.dag.forcefiles.add(mine)
+        # Without a record Snakemake goes by times, which a checkout leaves in any order.
+        elif RECORDED.params(IOFile(mine)) is None and guard.sound(GRAPH, artefact):
+            return [ancient(path) for path in paths]
+        return paths
+
+    return certificates
 
 
 def needed_by_table(name):
     def certificates(wildcards):
         table = node("tables", name, wildcards)
         # Snakemake lets alone what is missing between two files that exist.
-        workflow.dag.forcefiles.update(GRAPH.gone(table))
+        workflow.dag.forcefiles.update(guard.gone(GRAPH, table.name))
         return needed("tables", name)(wildcards)
 
     return certificates
