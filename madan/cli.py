@@ -102,16 +102,15 @@ def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | Non
 
     _, artefact, _ = _begin("verified", where, 0, planned)
     domain, split = where.split("/")
-    folder = graph.folder(artefact)
-    journal = None if quick else Path("state", f"{folder.relative_to('results')}.jsonl")
+    folder, name = graph.folder(artefact), Path("verify", graph.params.scale, where)
+    journal = None if quick else Path("state", f"{name}.jsonl")
     key = certificates.code_digest(graph.package, "verify") + graph.promise(artefact)[0]
     dataset = graph.params.dataset(domain)
     report = door.verify(where, dataset, split, jobs=jobs, quick=quick, journal=journal, key=key)
     door.show(report)
     if journal is None:
         return report.status
-    path = folder.with_suffix(".json")
-    certificates.write_whole(path, door.as_json(report))
+    certificates.write_whole(Path("results", f"{name}.json"), door.as_json(report))
     if report.status == door.UNUSABLE:
         shutil.rmtree(folder, ignore_errors=True)
     else:

@@ -65,7 +65,7 @@ class Graph:
         if kind == "miniature":
             return Path("data/miniature", name)
         if kind == "verified":
-            return Path("results/verify", scale, name)
+            return Path("data/verified", scale, name)
         if kind == "prepared":
             domain, split, shard = name.split("/")
             dataset = self.params.dataset(domain)
