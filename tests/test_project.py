@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 LEVELS = [
     {"__init__", "labels", "config"},
     {"certificates", "graph", "scene", "miniature", "datasets", "batches", "generator",
-     "discriminators", "fcn8s", "checkpoints", "progress"},
+     "discriminators", "fcn8s", "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
     {"tables", "figures"},
