@@ -309,7 +309,8 @@ def _train(
     if parallel.rank():  # Of several processes, the first publishes.
         training.fit(method, run, Path(os.devnull))
         return
-    with graph.publish(artefact) as out:
+    # Whoever asks it to leave after the last step has it finish instead of losing steps.
+    with training.signals(), graph.publish(artefact) as out:
         training.fit(method, run, out / "log.csv")
         check()
         story = {

@@ -126,7 +126,8 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     atexit.register(dist.destroy_process_group)
     if rank():
-        sys.stdout = open(os.devnull, "w")  # The first tells how it goes, all tell what is wrong.
+        # The first process tells how it goes, all tell what is wrong.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def expected(environment: Mapping[str, str] = os.environ) -> int:

@@ -77,7 +77,7 @@ def fit(method: Method, run: Run, log: Path) -> None:
     figure or a saved weight is not finite. On TERM, INT and USR1 the state is saved before
     leaving. Of several processes the first writes the log.
     """
-    with _alone(run), _signals() as asked:
+    with _alone(run), signals() as asked:
         first, lines, window = _resume(method, run)
         meter = Meter(run.title, run.steps, first)
         try:
@@ -106,6 +106,19 @@ def fit(method: Method, run: Run, log: Path) -> None:
             )
             writer.writeheader()
             writer.writerows(lines)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """A list of the signals by which somebody asked the process to leave, which ask no more."""
+    asked: list[int] = []
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+    before = {n: signal.signal(n, lambda number, frame: asked.append(number)) for n in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -233,16 +246,3 @@ def _alone(run: Run) -> Iterator[None]:
                         f"{lock.name}; wait for it or stop it."
                     ) from None
         yield
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that holds the signal by which somebody asked the process to leave."""
-    asked: list[int] = []
-    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
-    before = {n: signal.signal(n, lambda number, frame: asked.append(number)) for n in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
