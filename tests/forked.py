@@ -34,13 +34,15 @@ def start(folder: Path, *words, environment=None, shown: Steps | None = None, sa
     """Start `madan` with these words in a folder; what it says goes to a file there."""
     place = folder / said
     process = CONTEXT.Process(
-        target=_command, args=(str(folder), words, environment or {}, shown, str(place))
+        target=_command,
+        args=(str(folder), words, environment or {}, shown, str(place)),
+        daemon=True,
     )
     process.start()
     return process
 
 
-def finish(process, within=120) -> int:
+def finish(process, within=30) -> int:
     process.join(within)
     assert process.exitcode is not None, "still running"
     return process.exitcode
@@ -61,7 +63,7 @@ def group(size: int) -> list[dict[str, str]]:
 def in_group(size: int, function, *words) -> None:
     """Call a function in as many processes, which find each other; all must end well."""
     processes = [
-        CONTEXT.Process(target=_member, args=(variables, function, words))
+        CONTEXT.Process(target=_member, args=(variables, function, words), daemon=True)
         for variables in group(size)
     ]
     for process in processes:
