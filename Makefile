@@ -1,5 +1,6 @@
 # make miou: from a clone to results/miou.csv.  make test: lint, types and every test that this
-# machine can run.  VENV=DIR says where the virtual environment lies.
+# machine can run.  make faults: the tests that harm jobs, with more kills.  VENV=DIR says where
+# the virtual environment lies.
 VENV ?= .venv
 PYTHON ?= python3.11
 CORES ?= 8

@@ -42,7 +42,7 @@ def start(folder: Path, *words, environment=None, shown: Steps | None = None, sa
     return process
 
 
-def finish(process, within=30) -> int:
+def finish(process, within=120) -> int:
     process.join(within)
     assert process.exitcode is not None, "still running"
     return process.exitcode
