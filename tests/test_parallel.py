@@ -1,6 +1,7 @@
 """Several processes: gradients of one on the whole batch, disjoint data, starting and ending."""
 
 import fcntl
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 from conftest import PROJECT, World, tiny, write_set
 from ruamel.yaml import YAML
 
-from madan import batches, config, labels, losses, parallel, segmentation, training
+from madan import batches, config, devices, labels, losses, parallel, segmentation, training
 from madan.adaptation import Adda
 from madan.config import Refusal
 from madan.datasets import Pictures
@@ -93,6 +94,33 @@ def test_two_processes_have_the_gradients_of_one_on_the_whole_batch(name, tmp_pa
         print(optimizer, (gradient - two[optimizer]).norm() / gradient.norm())
         assert (gradient - two[optimizer]).norm() < 1e-5 * gradient.norm(), optimizer
     assert together == pytest.approx(alone, rel=1e-5)
+
+
+def three_steps(name, folder):
+    """What a process holds after three steps, written by each of them."""
+    method = build(name, folder)
+    for step in range(3):
+        torch.manual_seed(step)
+        method.update(step)
+    held = {n: module.state_dict() for n, module in method.modules.items() if "pool" not in n}
+    torch.save(held, folder / f"rank{parallel.rank()}.pt")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_all_processes_hold_the_same_bits_of_weights_and_of_the_gate(name, tmp_path):
+    build(name, tmp_path)
+    forked.in_group(2, three_steps, name, tmp_path)
+    one, other = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    for module, tensors in one.items():
+        for key, value in tensors.items():
+            assert torch.equal(value, other[module][key]), f"{module}.{key}"
+
+
+def test_the_gate_goes_by_the_accuracy_of_all_processes(tmp_path, monkeypatch):
+    method = build("ADDA", tmp_path)
+    monkeypatch.setattr(parallel, "mean", lambda value: torch.full_like(value, 2))
+    window = method.settings.window
+    assert method.update(0)["accuracy"] == pytest.approx(1 / window)
 
 
 def test_a_mean_of_each_processs_own_mean_would_not_be_enough(tmp_path):
@@ -250,3 +278,28 @@ def test_another_number_of_processes_than_were_started_is_refused(prepared):
     place = forked.group(2)[0]
     assert forked.finish(forked.start(prepared.root, *words, environment=place, said="no")) == 1
     assert "--processes is 3, but 2 processes were started" in (prepared.root / "no").read_text()
+
+
+def test_a_command_waits_for_the_lease_of_another(prepared):
+    shutil.rmtree(prepared.root / "state/miniature", ignore_errors=True)
+    pretend = {"MADAN_GPUS": "1"}
+    held = devices.lease(1, prepared.root / devices.LEASES, dict(pretend))
+    said = prepared.root / "waits"
+    process = forked.start(
+        prepared.root, "segment", "source-gta5", environment=pretend, said="waits"
+    )
+    forked.wait_for(
+        lambda: said.exists() and "waiting for 1 free of the GPUs 0" in said.read_text()
+    )
+    assert not (prepared.root / "state/miniature").exists()
+    held.give_back()
+    forked.wait_for((prepared.root / "state/miniature/segmenters/source-gta5").exists)
+    process.kill()
+    process.join()
+
+
+def test_more_processes_than_gpus_are_refused(prepared):
+    words = ["segment", "source-gta5", "--processes", "2"]
+    started = forked.start(prepared.root, *words, environment={"MADAN_GPUS": "1"}, said="few")
+    assert forked.finish(started) == 1
+    assert "2 GPUs are asked for and 1 can be seen" in (prepared.root / "few").read_text()
