@@ -7,6 +7,7 @@ those of what exists before any work.
 
 import contextlib
 import json
+import platform
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -291,6 +292,17 @@ class Graph:
                     f"{path.parent} was made with other settings or code: snakemake {path}"
                 )
         return found
+
+    def verify(self, artefact: Artefact) -> None:
+        """Refusal when the files that an artefact is made from are not what they were certified as.
+
+        Files that this machine has read before and that look untouched are not read again. A drawn
+        domain is left out: `prepare` decodes and checks each of its images.
+        """
+        for other in self.inputs(artefact):
+            if other.kind != "miniature":
+                folder = self.folder(other)
+                certificates.verify(folder, Path("state/verified", platform.node(), folder))
 
     def certify(self, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
         """The one-line certificate of an artefact whose files, in `folder`, are these."""
