@@ -202,6 +202,28 @@ class Evaluation(Model):
     batch: Count
 
 
+class Need(Model):
+    """What a job asks of a cluster's scheduler; local runs heed memory and CPUs alone."""
+
+    minutes: Count = Field(description="time limit; twice, three times as much when tried again")
+    mem_mb: Count
+    cpus: Count | None = Field(None, description="else training.threads")
+    gpus: int = Field(0, ge=0)
+
+
+class Resources(Model):
+    """What the jobs of each rule need; no result depends on it."""
+
+    longest: Count | None = Field(None, description="minutes, the longest job that a site allows")
+    miniature: Need
+    prepare: Need
+    translate: Need
+    stylise: Need
+    segment: Need
+    adapt: Need
+    evaluate: Need
+
+
 class Segmenter(Model):
     """A run of supervised training: F_i, F_A's start, the final F or the oracle."""
 
@@ -267,6 +289,7 @@ class Params(Model):
     networks: Networks
     training: Training
     evaluation: Evaluation
+    resources: Resources
     segmenters: dict[Name, Segmenter]
     translators: dict[Name, Translator]
     adaptations: dict[Name, Adaptation]

@@ -1,5 +1,6 @@
 # The graph behind the rules: the package says what is made from what, and under which settings.
 import os
+import signal
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
@@ -20,12 +21,40 @@ try:
 except Refusal as refusal:
     raise WorkflowError(str(refusal))
 
+if workflow.remote_exec:
+    # A scheduler's warning goes to every process of a job: it is madan's to save and leave.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
 
 # With more --cores than the machine has, jobs would only wait for each other in its caches.
 SHARE = max(
     GRAPH.params.training.threads,
     (workflow.resource_settings.cores or 1) // len(os.sched_getaffinity(0)),
 )
+
+# A profile's `gres_name` says what GPUs are called where only --gres=NAME:N is accepted.
+GRES = (workflow.resource_settings.default_resources or {}).get("gres_name")
+
+
+def cpus(rule):
+    return getattr(GRAPH.params.resources, rule).cpus or SHARE
+
+
+def asks(rule):
+    need, longest = (
+        getattr(GRAPH.params.resources, rule),
+        GRAPH.params.resources.longest,
+    )
+
+    def runtime(wildcards, attempt):
+        return min(need.minutes * attempt, longest or need.minutes * attempt)
+
+    gpus = (
+        {"gres": f"{GRES.raw}:{need.gpus}"}
+        if GRES and need.gpus
+        else {"gpu": need.gpus}
+    )
+    return {"mem_mb": need.mem_mb, "runtime": runtime, **gpus}
 
 
 def node(kind, name, wildcards):
