@@ -1,8 +1,8 @@
 """A small Slurm cluster on this machine: a controller and two nodes with a pretend GPU each.
 
-It has its own ports, keys and folders. The daemons are children of the tests' process and end with
-it, however it ends. All that is outside the folder are two links in /etc/slurm, since the inner srun
-of Snakemake's Slurm executor reads nothing else; they are made only where there is no other Slurm.
+It has its own ports, keys and folders. The daemons are children of the tests' process and end
+with it, however it ends. All that is outside the folder are two links in /etc/slurm, since the
+inner srun of Snakemake's Slurm executor reads nothing else; made only where no other Slurm is.
 """
 
 import ctypes
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 SYSTEM = Path("/etc/slurm")
+FOLDER = "madan-cluster"  # in the name of every cluster's folder
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 CONFIGURATION = """\
 ClusterName=madan
@@ -53,8 +54,9 @@ GresTypes=gpu
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 RealMemory=16000 Gres=gpu:1
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 RealMemory=16000 Gres=gpu:1
+NodeName=DEFAULT NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=16000 Gres=gpu:1
+NodeName=n1 Port={ports[1]}
+NodeName=n2 Port={ports[2]}
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=10
 PartitionName=low Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=1
 """
@@ -68,7 +70,7 @@ def missing() -> str | None:
     if os.geteuid() != 0:
         return "only root can start a cluster of its own on this machine"
     for path in (SYSTEM / "slurm.conf", SYSTEM / "gres.conf"):
-        if path.exists() and not path.is_symlink():
+        if os.path.lexists(path) and not _left_behind(path):
             return f"this machine has a Slurm of its own: {path} exists"
     return None
 
@@ -86,6 +88,7 @@ class Cluster:
     """The daemons, from their start to their end."""
 
     def __init__(self, root: Path):
+        assert FOLDER in root.name
         self.root = root
         self.env = {**os.environ, "SLURM_CONF": str(root / "slurm.conf")}
         self.daemons: dict[str, subprocess.Popen] = {}
@@ -104,7 +107,8 @@ class Cluster:
     def start(self) -> None:
         SYSTEM.mkdir(exist_ok=True)
         for name in ("slurm.conf", "gres.conf"):
-            (SYSTEM / name).unlink(missing_ok=True)
+            if _left_behind(SYSTEM / name):
+                (SYSTEM / name).unlink()
             (SYSTEM / name).symlink_to(self.root / name)
         names = {"key-file": "key", "socket": "munge.sock", "pid-file": "munged.pid",
                  "log-file": "munged.log", "seed-file": "seed"}  # fmt: skip
@@ -155,6 +159,10 @@ class Cluster:
 
     def state(self, job: str) -> str:
         return self.run("squeue", "-h", "--states=all", "-o", "%T", "-j", job).strip()
+
+
+def _left_behind(path: Path) -> bool:
+    return path.is_symlink() and FOLDER in str(path.readlink())
 
 
 def _free_ports(count: int) -> list[int]:
