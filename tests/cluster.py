@@ -8,6 +8,7 @@ inner srun of Snakemake's Slurm executor reads nothing else; made only where no 
 import ctypes
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -54,9 +55,9 @@ GresTypes=gpu
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-NodeName=DEFAULT NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=16000 Gres=gpu:1
-NodeName=n1 Port={ports[1]}
-NodeName=n2 Port={ports[2]}
+NodeName=DEFAULT CPUs=8 RealMemory=16000 Gres=gpu:1
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]}
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=10
 PartitionName=low Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=1
 """
@@ -117,18 +118,29 @@ class Cluster:
         until((self.root / "munge.sock").exists)
         self.start_controller()
         for node in ("n1", "n2"):
-            self.daemon(node, "slurmd", "-D", "-N", node)
+            self.start_node(node)
         self.until_idle()
 
     def daemon(self, name: str, *words: str) -> None:
         # 1 is PR_SET_PDEATHSIG: the daemon gets TERM when this process is no more.
         self.daemons[name] = subprocess.Popen(
-            words, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            words, env=self.env, stdout=subprocess.DEVNULL,
             preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGTERM),
         )  # fmt: skip
 
     def start_controller(self) -> None:
         self.daemon("controller", "slurmctld", "-D", "-i")
+
+    def start_node(self, node: str) -> None:
+        self.daemon(node, "slurmd", "-D", "-N", node)
+
+    def lose(self, node: str, group: int) -> None:
+        """End a node, and the job of that process group, as a power cut does."""
+        self.stop(node)
+        shepherd = self.run("ps", "-o", "ppid=", str(group))
+        os.kill(int(shepherd), signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
 
     def stop(self, name: str) -> None:
         daemon = self.daemons.pop(name)
@@ -166,10 +178,11 @@ def _left_behind(path: Path) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Ports that nothing listens on, below those that outgoing connections take."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as each:
+            port = random.randrange(20000, 30000)
+            if port not in found and each.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+    return found

@@ -26,7 +26,7 @@ DRAWN = "data/miniature/gta5/digest"
 CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
 # Says who it is and waits for the file `go`; then makes the artefact as stand_in.py does.
 HELD = """#!/bin/sh
-echo "$SLURM_JOB_ID $SLURM_JOB_NODELIST" >> started
+echo "$SLURM_JOB_ID $SLURM_JOB_NODELIST $(ps -o pgid= $$)" >> started
 while [ ! -e go ]; do sleep 0.1; done
 exec {python} {stand_in} "$@"
 """
@@ -114,7 +114,7 @@ def stand_in(cluster, tmp_path, raw):
 
 
 def started(world: World, count: int = 1) -> list[list[str]]:
-    """Job id and node of every start of the held job, once there are so many."""
+    """Job id, node and process group of every start of the held job, once so many are there."""
     path = world.root / "started"
     until(lambda: path.exists() and len(path.read_text().splitlines()) >= count)
     return [line.split() for line in path.read_text().splitlines()]
@@ -146,7 +146,7 @@ def test_a_preempted_job_is_requeued_and_goes_on_without_a_retry(cluster, stand_
     hog = cluster.run("sbatch", "--parsable", *whole, "--wrap", "sleep 60").strip()
     until(lambda: cluster.state(hog) == "RUNNING")
     cluster.run("scancel", hog)
-    assert [each for each, _ in started(world, 2)] == [job, job]
+    assert [each for each, *_ in started(world, 2)] == [job, job]
     go(world)
     assert "Trying to restart" not in run.end()
 
@@ -154,11 +154,12 @@ def test_a_preempted_job_is_requeued_and_goes_on_without_a_retry(cluster, stand_
 def test_a_job_of_a_lost_node_goes_on_elsewhere_without_a_retry(cluster, stand_in):
     world = stand_in(HELD)
     run = Submitted(world, "sbatch", DRAWN)
-    [[job, node]] = started(world)
-    cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    assert started(world, 2)[1] == [job, {"n1": "n2", "n2": "n1"}[node]]
+    [[job, node, group]] = started(world)
+    cluster.lose(node, int(group))
+    assert started(world, 2)[1][:2] == [job, {"n1": "n2", "n2": "n1"}[node]]
     go(world)
     assert "Trying to restart" not in run.end()
+    cluster.start_node(node)
 
 
 def test_jobs_that_end_while_the_controller_is_away_are_not_forgotten(cluster, stand_in):
@@ -177,18 +178,24 @@ def test_jobs_that_end_while_the_controller_is_away_are_not_forgotten(cluster, s
         assert len(started(worlds[profile])) == 1
 
 
-@pytest.mark.parametrize("ends", ["before", "after"])
-def test_snakemake_started_again_finds_the_job_it_left_behind(cluster, stand_in, ends):
+def test_snakemake_started_again_takes_over_the_job_it_left_behind(cluster, stand_in):
     world = stand_in(HELD)
     job = left_behind(world, "sbatch")
-    if ends == "before":
-        go(world)
-        until(lambda: cluster.state(job) == "COMPLETED")
     run = Submitted(world, "sbatch", DRAWN)
-    until(lambda: "Resuming incomplete job" in run.said)
+    assert run.job() == job
     go(world)
     run.end()
     assert len(started(world)) == 1
+
+
+def test_what_was_finished_while_no_snakemake_was_there_is_not_made_again(cluster, stand_in):
+    world = stand_in(HELD)
+    job = left_behind(world, "sbatch")
+    go(world)
+    until(lambda: cluster.state(job) == "COMPLETED")
+    assert "Nothing to be done" in Submitted(world, "sbatch", DRAWN).end()
+    world.change("miniature.seed", 1)
+    assert f"rm {DRAWN}" in world.snakemake("-n", DRAWN, expect=1)
 
 
 def test_jobs_left_behind_are_stopped_by_the_line_of_the_document(cluster, stand_in):

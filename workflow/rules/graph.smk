@@ -33,7 +33,8 @@ SHARE = max(
 )
 
 # A profile's `gres_name` says what GPUs are called where only --gres=NAME:N is accepted.
-GRES = (workflow.resource_settings.default_resources or {}).get("gres_name")
+DEFAULTS = workflow.resource_settings.default_resources or {}
+GRES = DEFAULTS["gres_name"].raw if "gres_name" in DEFAULTS else None
 
 
 def cpus(rule):
@@ -49,11 +50,7 @@ def asks(rule):
     def runtime(wildcards, attempt):
         return min(need.minutes * attempt, longest or need.minutes * attempt)
 
-    gpus = (
-        {"gres": f"{GRES.raw}:{need.gpus}"}
-        if GRES and need.gpus
-        else {"gpu": need.gpus}
-    )
+    gpus = {"gres": f"{GRES}:{need.gpus}"} if GRES and need.gpus else {"gpu": need.gpus}
     return {"mem_mb": need.mem_mb, "runtime": runtime, **gpus}
 
 
