@@ -4,6 +4,7 @@
 with a viewpoint, a class mix and a look of its own, so that every step of MADAN has a gap to close.
 """
 
+import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -449,8 +450,15 @@ def _write_gta5(root: Path, images: Mapping[str, int], draw_one: Draw) -> None:
             label.putpalette(labels.colour(labels.TABLES["gta5"]).tobytes())
             label.save(root / "labels" / name)
         first += count
-    savemat(root / "split.mat", split_ids)
-    savemat(root / "mapping.mat", {"classes": np.array(_names("gta5"), dtype=object)})
+    _save_mat(root / "split.mat", split_ids)
+    _save_mat(root / "mapping.mat", {"classes": np.array(_names("gta5"), dtype=object)})
+
+
+def _save_mat(path: Path, values: Mapping[str, NDArray]) -> None:
+    """Write MATLAB's format without the time of day that savemat puts into the header's text."""
+    file = io.BytesIO()
+    savemat(file, values)
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + file.getvalue()[116:])
 
 
 def _write_synthia(root: Path, images: Mapping[str, int], draw_one: Draw) -> None:

@@ -150,6 +150,12 @@ def test_gta5_split_mat_holds_disjoint_columns_and_mapping_mat_the_classes(world
     assert classes[7] == "road" and classes[33] == "bicycle" and classes[0] == "unlabelled"
 
 
+def test_gta5_mat_files_do_not_hold_the_time_of_day(world):
+    for name in ("split.mat", "mapping.mat"):
+        header = (world / "gta5" / name).read_bytes()[:116]
+        assert header.rstrip() == b"MATLAB 5.0 MAT-file"
+
+
 def test_synthia_holds_class_and_instance_in_the_first_two_16_bit_channels(world):
     image, train_ids = scene("synthia", 2)
     np.testing.assert_array_equal(read(world / "synthia/RGB/0000002.png"), image)

@@ -113,6 +113,13 @@ def stand_in(cluster, tmp_path, raw):
     return make
 
 
+def copy(world: World, root: Path) -> World:
+    shutil.copytree(world.root, root)
+    other = World.__new__(World)
+    other.root, other.env = root, dict(world.env)
+    return other
+
+
 def started(world: World, count: int = 1) -> list[list[str]]:
     """Job id, node and process group of every start of the held job, once so many are there."""
     path = world.root / "started"
@@ -212,20 +219,16 @@ def test_jobs_left_behind_are_stopped_by_the_line_of_the_document(cluster, stand
 
 
 def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
-    seen, runs = tmp_path / "seen", []
-    wanted = [CYCLEGAN, CYCLEGAN.replace("gta5", "synthia")]
-    for profile in PROFILES:
-        world = stand_in(ON_GPU, profile, seen=seen)
-        world.change("resources.translate.gpus", 1)
-        inputs = [f"{line}/digest" for line in world.planned(*(f"{run}/digest" for run in wanted))
-                  if line.startswith("data/prepared")]  # fmt: skip
-        world.snakemake(*inputs)
-        runs.append((world, profile))
+    seen, target = tmp_path / "seen", f"{CYCLEGAN}/digest"
+    first = stand_in(ON_GPU, "slurm", seen=seen)
+    first.change("resources.translate.gpus", 1)
+    first.snakemake(*(f"{path}/digest" for path in first.planned(target) if "prepared" in path))
+    worlds = [first, copy(first, tmp_path / "slurm-gres"), copy(first, tmp_path / "sbatch")]
     seen.unlink()
-    for run in [Submitted(*run, *(f"{each}/digest" for each in wanted)) for run in runs]:
+    for run in [Submitted(*each, target) for each in zip(worlds, PROFILES, strict=True)]:
         run.end()
     held = [line.split() for line in seen.read_text().splitlines()]
-    assert len(held) == 6 and {gpu for gpu, _, _ in held} == {"n1:0", "n2:0"}
+    assert len(held) == 3 and {gpu for gpu, *_ in held} == {"n1:0", "n2:0"}
     for one, other in itertools.combinations(held, 2):
         assert one[0] != other[0] or one[2] < other[1] or other[2] < one[1], "a GPU had two jobs"
 
@@ -272,11 +275,8 @@ def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, loc
 @pytest.fixture(scope="module")
 def longer(local, tmp_path_factory):
     """That world with a longer training, which saves no state unless it is asked to leave."""
-    root = tmp_path_factory.mktemp("longer") / "world"
-    shutil.copytree(local.root, root)
-    world = World.__new__(World)
-    world.root, world.env = root, dict(local.env)
-    world.change("translators.cyclegan-gta5.steps", 200)
+    world = copy(local, tmp_path_factory.mktemp("longer") / "world")
+    world.change("translators.cyclegan-gta5.steps", 60)
     world.change("training.save_every", 10**6)
     world.snakemake(f"{CYCLEGAN}/digest")
     return world
@@ -294,18 +294,17 @@ def longer(local, tmp_path_factory):
 def test_a_training_job_saves_when_it_is_told_and_the_next_goes_on_to_the_same_bytes(
     cluster, local, longer, tmp_path, profile, signals
 ):
-    shutil.copytree(local.root, tmp_path / "world")
-    world = World.__new__(World)
-    world.root, world.env = tmp_path / "world", {**local.env, **cluster.env}
-    world.env["PATH"] = local.env["PATH"]
+    world = copy(local, tmp_path / "world")
+    shutil.rmtree(world.root / "state")
+    world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
     world.write(longer.params)
     run = Submitted(world, profile, f"{CYCLEGAN}/digest")
     lock = world.root / "state/miniature/translators/cyclegan-gta5/seed0/lock"
     until(lock.exists)
-    time.sleep(0.5)
+    time.sleep(0.3)
     assert not list(lock.parent.glob("*.pt"))
     cluster.run("scancel", *signals, run.job())
-    until(lambda: list(lock.parent.glob("*.pt")), 15)
+    until(lambda: list(lock.parent.glob("*.pt")))
     assert run.end().count("Trying to restart") == 1
     log = (world.root / "logs/miniature/translators/cyclegan-gta5/seed0.log").read_text()
     assert "goes on from step" in log

@@ -42,10 +42,8 @@ def cpus(rule):
 
 
 def asks(rule):
-    need, longest = (
-        getattr(GRAPH.params.resources, rule),
-        GRAPH.params.resources.longest,
-    )
+    wanted = GRAPH.params.resources
+    need, longest = getattr(wanted, rule), wanted.longest
 
     def runtime(wildcards, attempt):
         return min(need.minutes * attempt, longest or need.minutes * attempt)
