@@ -211,7 +211,7 @@ def test_jobs_left_behind_are_stopped_by_the_line_of_the_document(cluster, stand
     document = (PROJECT / "docs/cluster.md").read_text()
     [line] = re.findall(r"^squeue --me .*scancel$", document, re.MULTILINE)
     world.run("bash", "-c", line)
-    assert cluster.state(job) == "CANCELLED"
+    until(lambda: cluster.state(job) == "CANCELLED")
     run = Submitted(world, "slurm", DRAWN)
     assert job not in started(world, 2)[1]
     go(world)
@@ -233,18 +233,6 @@ def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
         assert one[0] != other[0] or one[2] < other[1] or other[2] < one[1], "a GPU had two jobs"
 
 
-def test_a_job_is_warned_before_its_time_is_up_and_gets_more_when_tried_again(cluster, stand_in):
-    world = stand_in(WARNED)
-    world.change("resources.miniature.minutes", 1)
-    submit = world.root / "profiles/sbatch/submit"
-    assert "USR1@300" in submit.read_text()
-    submit.write_text(submit.read_text().replace("USR1@300", "USR1@50"))
-    run = Submitted(world, "sbatch", DRAWN)
-    until(lambda: "Trying to restart" in run.said, 90)
-    assert run.end().count("Trying to restart") == 1
-    assert (world.root / "limits").read_text().split() == ["1:00", "2:00"]
-
-
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     """A tiny world made by Snakemake without a cluster."""
@@ -264,14 +252,6 @@ def results(world: World) -> dict[str, bytes]:
     }
 
 
-def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, local, tmp_path):
-    world = World(tmp_path, local.params)
-    world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
-    Submitted(world, "sbatch", "results/miou.csv").end()
-    assert "results/miou.csv" in results(local)
-    assert results(world) == results(local)
-
-
 @pytest.fixture(scope="module")
 def longer(local, tmp_path_factory):
     """That world with a longer training, which saves no state unless it is asked to leave."""
@@ -280,6 +260,29 @@ def longer(local, tmp_path_factory):
     world.change("training.save_every", 10**6)
     world.snakemake(f"{CYCLEGAN}/digest")
     return world
+
+
+def test_a_job_is_warned_before_its_time_is_up_and_gets_more_when_tried_again(
+    cluster, stand_in, request
+):
+    world = stand_in(WARNED)
+    world.change("resources.miniature.minutes", 1)
+    submit = world.root / "profiles/sbatch/submit"
+    assert "USR1@300" in submit.read_text()
+    submit.write_text(submit.read_text().replace("USR1@300", "USR1@50"))
+    run = Submitted(world, "sbatch", DRAWN)
+    request.getfixturevalue("longer")  # while the minute goes by, for the tests that follow
+    until(lambda: "Trying to restart" in run.said, 90)
+    assert run.end().count("Trying to restart") == 1
+    assert (world.root / "limits").read_text().split() == ["1:00", "2:00"]
+
+
+def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, local, tmp_path):
+    world = World(tmp_path, local.params)
+    world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
+    Submitted(world, "sbatch", "results/miou.csv").end()
+    assert "results/miou.csv" in results(local)
+    assert results(world) == results(local)
 
 
 @pytest.mark.parametrize(
