@@ -25,8 +25,8 @@ schema: setup
 	  > workflow/schemas/params.schema.json
 
 lint: setup
-	ruff format --check madan tests
-	ruff check madan tests
+	ruff format --check madan tests benchmarks
+	ruff check madan tests benchmarks
 	mypy
 	snakefmt --check Snakefile workflow
 	$(BIN)/python tests/snakemake_lint.py

@@ -1,5 +1,6 @@
 # params.yaml says which runs exist; here Snakemake works out what has to be made for them.
 include: "workflow/rules/graph.smk"
+include: "workflow/rules/records.smk"
 
 
 wildcard_constraints:
@@ -18,7 +19,14 @@ rule all:
         "results/metrics.json",
 
 
+rule kept:
+    # Tables and figures that were made by name, as params.yaml has them now.
+    input:
+        [GRAPH.certificate(artefact) for artefact in guard.kept(GRAPH)],
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/pixel.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"

@@ -6,19 +6,21 @@ made it, both chained over everything upstream; `inputs` digests the content it 
 """
 
 import ast
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from madan.config import Refusal, digest
 
 KEYS = ("content", "settings", "code", "inputs", "data")
 # These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
-UNCERTIFIED = {"__init__", "config", "certificates", "graph", "progress", "cli"}
+UNCERTIFIED = {"__init__", "config", "certificates", "graph", "guard", "progress", "cli"}
 
 
 def read(path: Path) -> dict[str, str]:
@@ -40,6 +42,21 @@ def replace_folder(fresh: Path, folder: Path) -> None:
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone(lock: Path, folder: Path) -> Iterator[None]:
+    """Hold the kernel's lock on a file while a folder is made; Refusal if another holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(
+                f"{folder} is being made by another process, which holds {lock}; wait for it or "
+                "stop it."
+            ) from None
+        yield
 
 
 def write_whole(path: Path, text: str) -> None:

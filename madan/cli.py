@@ -1,6 +1,9 @@
 """The command line: one command for each rule, and the same for people."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -22,8 +25,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+exports = typer.Typer(
+    help="Write what others read: stylised datasets, predictions.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(exports, name="export")
 
 COLUMNS = 6  # of pictures in a figure
+CORES = len(os.sched_getaffinity(0))
 Seed = Annotated[int | None, typer.Option(help="One of params.yaml's seeds; else its first.")]
 Planned = Annotated[
     str | None,
@@ -45,7 +55,7 @@ def main() -> None:
 @app.command()
 def miniature(domain: str, planned: Planned = None) -> None:
     """Draw a domain of the miniature world in its native layout: madan miniature gta5"""
-    from madan import miniature as world
+    from madan import native
 
     graph, artefact, _ = _begin("miniature", domain, 0, planned)
     drawn = graph.params.miniature
@@ -54,20 +64,74 @@ def miniature(domain: str, planned: Planned = None) -> None:
     # Domains that share a layout show other scenes.
     seed = drawn.seed if domain == layout else drawn.seed + zlib.crc32(domain.encode())
     with graph.publish(artefact) as out:
-        world.write(layout, out, images=images, size=drawn.size, seed=seed)
+        native.write(layout, out, images=images, size=drawn.size, seed=seed)
+
+
+@app.command()
+def verify(
+    domains: Annotated[list[str] | None, typer.Argument(metavar="[DOMAIN[/SPLIT]]...")] = None,
+    quick: Annotated[bool, typer.Option(help="Read headers alone; nothing is certified.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Pairs that are read at a time.")] = CORES,
+    planned: Planned = None,
+) -> None:
+    """Say what is wrong with datasets and how to mend it: madan verify gta5 cityscapes/val
+
+    Ends with 0 if all is fit, 1 if usable without some pairs, 2 if something is unusable.
+    """
+    from madan import layouts
+    from madan import verify as door
+
+    worst = 0
+    try:
+        graph = Graph(config.load())
+        datasets = [name for name, domain in graph.params.domains.items() if not domain.union]
+        for name in domains or datasets:
+            domain, _, only = name.partition("/")
+            there = layouts.splits(graph.params.dataset(domain))
+            for split in [only] if only else there or ["train"]:
+                worst = max(worst, _verify(graph, f"{domain}/{split}", quick, jobs, planned))
+    except (Refusal, OSError) as error:
+        typer.echo(f"madan: {error}", err=True)
+        worst = door.UNUSABLE
+    raise typer.Exit(worst)
+
+
+def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | None) -> int:
+    """Verify one split: show and write its report; certify it where it is usable."""
+    from madan import verify as door
+
+    _, artefact, _ = _begin("verified", where, 0, planned)
+    domain, split = where.split("/")
+    folder = graph.folder(artefact)
+    journal = None if quick else Path("state", f"{folder.relative_to('results')}.jsonl")
+    key = certificates.code_digest(graph.package, "verify") + graph.promise(artefact)[0]
+    dataset = graph.params.dataset(domain)
+    report = door.verify(where, dataset, split, jobs=jobs, quick=quick, journal=journal, key=key)
+    door.show(report)
+    if journal is None:
+        return report.status
+    path = folder.with_suffix(".json")
+    certificates.write_whole(path, door.as_json(report))
+    if report.status == door.UNUSABLE:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        with graph.publish(artefact) as out:
+            door.write(report, out / "items.json")
+    journal.unlink()
+    return report.status
 
 
 @app.command()
 def prepare(shard: str, planned: Planned = None) -> None:
     """Turn a shard of a dataset into arrays at training size: madan prepare gta5/train/0"""
     from madan import datasets
+    from madan import verify as door
 
     graph, artefact, _ = _begin("prepared", shard, 0, planned)
     name, split, k = shard.split("/")
-    dataset = graph.params.dataset(name)
+    verified = door.read(graph.folder(Artefact("verified", f"{name}/{split}")) / "items.json")
     with graph.publish(artefact) as out:
-        part = int(k), dataset.shards
-        datasets.prepare(dataset.layout, dataset.root, split, dataset.size, part, out)
+        datasets.prepare(graph.params.dataset(name), split, int(k), verified, out)
 
 
 @app.command()
@@ -108,17 +172,12 @@ def translate(run: str, seed: Seed = None, planned: Planned = None) -> None:
 @app.command()
 def stylise(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
     """Send all images of a source through its generator: madan stylise madan gta5"""
-    from madan import checkpoints, stylisation, training
-    from madan.generator import Generator
+    from madan import stylisation
 
     graph, artefact, seed = _begin("stylised", f"{run}/{source}", seed, planned)
-    params = graph.params
-    training.begin(seed, params.training.threads)
-    generator = Generator(**params.networks.generator.model_dump())
-    checkpoints.load(_weights(graph, f"translators/{run}", seed), f"G_{source}", generator)
-    generator.to(training.device())
+    generator = _generator(graph, run, source, seed)
     with graph.publish(artefact) as out:
-        precision = params.training.translator.stylise_precision
+        precision = graph.params.training.translator.stylise_precision
         stylisation.stylise(generator, _pictures(graph, source), out, precision)
 
 
@@ -161,7 +220,7 @@ def adapt(run: str, seed: Seed = None, planned: Planned = None) -> None:
 @app.command()
 def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> None:
     """Score a segmenter on a split: madan evaluate segmenters/pooled cityscapes-val"""
-    from madan import checkpoints, evaluation, training
+    from madan import evaluation, training
 
     graph, artefact, seed = _begin("scores", f"{run}/{on}", seed, planned)
     params = graph.params
@@ -171,20 +230,8 @@ def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> N
     precision = params.training.segmenter.precision
     net = _segmenter(graph, run, seed)
     confusion = evaluation.evaluate(net, pictures, params.evaluation.batch, precision)
-    sizes = sorted({"x".join(map(str, pictures.label(k).shape)) for k in range(len(pictures))})
-    protocol = {
-        "scale": params.scale,
-        "run": run,
-        "seed": seed,
-        "target": target,
-        "split": split,
-        "images": len(pictures),
-        "resolution": " ".join(sizes),
-        "checkpoint": "last step",
-        "step": checkpoints.story(_weights(graph, run, seed))["step"],
-    }
     with graph.publish(artefact) as out:
-        evaluation.write(out / "score.json", confusion, protocol)
+        evaluation.write(out / "score.json", confusion, _protocol(graph, run, on, seed, pictures))
 
 
 @app.command()
@@ -237,6 +284,102 @@ def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
         figures.translation(rows, out / "translation.png")
 
 
+@app.command()
+def check() -> None:
+    """Refuse results that are not what params.yaml and the package say now: madan check"""
+    from madan import guard
+
+    guard.check(Graph(config.load()))
+
+
+@app.command()
+def vouch(
+    paths: list[Path],
+    code: Annotated[
+        bool, typer.Option(help="You know that other code made no difference.")
+    ] = False,
+) -> None:
+    """Check results byte by byte and have Snakemake record them: madan vouch results"""
+    from madan import guard
+
+    graph = Graph(config.load())
+    found = guard.below(graph, paths)
+    guard.vouch(graph, found, code)
+    certified = [str(graph.certificate(artefact)) for artefact in found]
+    # Made with today's settings from what lies there: now Snakemake records it as just that.
+    quiet = ["--quiet", "host", "progress", "rules", "reason"]
+    touch = ["snakemake", "--touch", "--force", "--cores", "1", *quiet, "--", *certified]
+    if subprocess.run(touch).returncode:
+        raise Refusal("snakemake could not record what was vouched for; its message stands above.")
+    print("\n".join(f"vouched: {path}" for path in certified))
+
+
+@app.command()
+def plan(
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs, or GPUs, that work at a time.")] = CORES,
+    seconds: Annotated[float, typer.Option(help="How long each kind of job is tried.")] = 4,
+) -> None:
+    """Say what the tables will take in time, memory and disk: madan plan --jobs 4
+
+    The first time every kind of job is tried for some seconds; then what it cost is remembered.
+    """
+    from madan import plan as ahead
+
+    graph = Graph(config.load())
+    ahead.show(graph, ahead.lines(graph, jobs, seconds), jobs)
+
+
+@exports.command("stylised")
+def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
+    """Stylise a source's raw images as a release: madan export stylised madan gta5"""
+    from madan import checkpoints, export
+    from madan import verify as door
+
+    graph, artefact, seed = _begin("releases", f"{run}/{source}", seed, planned)
+    params, translator = graph.params, graph.params.translators[run]
+    settings, code = graph.promise(artefact)
+    story = {
+        "run": run,
+        "translator": translator.model_dump(),
+        "source": source,
+        "target": translator.target,
+        "seed": seed,
+        "scale": params.scale,
+        "step": checkpoints.story(_weights(graph, f"translators/{run}", seed))["step"],
+        **graph.settings(artefact),
+        "settings": settings,
+        "code": code,
+    }
+    members = []
+    for name in params.members(source):
+        verified = graph.folder(Artefact("verified", f"{name}/train")) / "items.json"
+        members.append(export.Member(name, params.dataset(name), door.read(verified)))
+    generator, target = _generator(graph, run, source, seed), params.dataset(translator.target)
+    precision = params.training.translator.stylise_precision
+    with graph.publish(artefact) as out:
+        export.release(generator, members, target, out, precision, params.export, story)
+    print(f"written: {graph.folder(artefact)}")
+
+
+@exports.command("predictions")
+def export_predictions(run: str, on: str, seed: Seed = None, planned: Planned = None) -> None:
+    """Write label ids and overlays: madan export predictions segmenters/pooled cityscapes-val"""
+    from madan import export, training
+
+    graph, artefact, seed = _begin("predictions", f"{run}/{on}", seed, planned)
+    params = graph.params
+    training.begin(seed, params.training.threads)
+    target, _, split = on.rpartition("-")
+    pictures = _pictures(graph, target, split=split, labelled=True)
+    precision = params.training.segmenter.precision
+    settings, code = graph.promise(artefact)
+    protocol = _protocol(graph, run, on, seed, pictures) | {"settings": settings, "code": code}
+    net = _segmenter(graph, run, seed)
+    with graph.publish(artefact) as out:
+        export.predictions(net, pictures, params.evaluation.batch, precision, out, protocol)
+    print(f"written: {graph.folder(artefact)}")
+
+
 def _begin(
     kind: str, name: str, seed: int | None, planned: str | None
 ) -> tuple[Graph, Artefact, int]:
@@ -263,7 +406,6 @@ def _training(graph: Graph, artefact: Artefact) -> Any:
         title=f"{artefact.kind}/{artefact.name} seed {artefact.seed}",
         seed=artefact.seed,
         steps=graph.steps(artefact),
-        threads=settings.threads,
         save_every=settings.save_every,
         log_every=settings.log_every,
         state=Path(
@@ -297,6 +439,35 @@ def _train(
 def _weights(graph: Graph, address: str, seed: int) -> Path:
     kind, name = address.split("/")
     return graph.folder(Artefact(kind, name, seed)) / "weights.safetensors"
+
+
+def _generator(graph: Graph, run: str, source: str, seed: int) -> Any:
+    from madan import checkpoints, training
+    from madan.generator import Generator
+
+    training.begin(seed, graph.params.training.threads)
+    generator = Generator(**graph.params.networks.generator.model_dump())
+    checkpoints.load(_weights(graph, f"translators/{run}", seed), f"G_{source}", generator)
+    return generator.to(training.device())
+
+
+def _protocol(graph: Graph, run: str, on: str, seed: int, pictures: Any) -> dict[str, Any]:
+    """What is said of every score and prediction: by which run, on what, of which step."""
+    from madan import checkpoints
+
+    target, _, split = on.rpartition("-")
+    sizes = sorted({"x".join(map(str, pictures.label(k).shape)) for k in range(len(pictures))})
+    return {
+        "scale": graph.params.scale,
+        "run": run,
+        "seed": seed,
+        "target": target,
+        "split": split,
+        "images": len(pictures),
+        "resolution": " ".join(sizes),
+        "checkpoint": "last step",
+        "step": checkpoints.story(_weights(graph, run, seed))["step"],
+    }
 
 
 def _segmenter(graph: Graph, address: str, seed: int) -> Any:

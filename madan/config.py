@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from madan import labels
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Address = Annotated[
@@ -21,6 +24,9 @@ Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
 Precision = Literal["fp32", "bf16"]
+Split = Literal["train", "val", "test"]
+Byte = Annotated[int, Field(ge=0, le=255)]
+ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
 
 
 class Refusal(Exception):
@@ -41,23 +47,49 @@ class Miniature(Model):
     images: dict[Name, dict[Literal["train", "val", "test"], Count]]
 
 
+class Layout(Model):
+    """How a dataset of one's own lies below its root, and which classes its labels hold."""
+
+    images: str = Field(description="such as images/{split}/{name}.jpg")
+    labels: str = Field(description="such as labels/{split}/{name}.png")
+    folders: dict[str, str] = Field({}, description="what {split} stands for, if not its name")
+    ids: Name | dict[ClassName, list[Byte]] | None = Field(
+        None, description="ids of each class, or the release whose ids these are"
+    )
+    colours: dict[ClassName, list[tuple[Byte, Byte, Byte]]] | None = Field(
+        None, description="colours of each class, where labels are colour images"
+    )
+    ignore: list[Byte | tuple[Byte, Byte, Byte]] = Field(
+        [], description="ids or colours that are known and not counted"
+    )
+
+
 class Domain(Model):
     """A dataset (layout, root, size, shards) or the union of several treated as one."""
 
-    layout: Literal["gta5", "synthia", "cityscapes"] | None = None
+    layout: Name | None = Field(None, description="a release's, or one of `layouts`")
     root: str | None = Field(None, description="folder of the downloads, in their native layout")
     size: Size | None = Field(None, description="size that training reads")
     shards: Count = 1
+    splits: Literal["given", "all"] | dict[Split, Fraction] = Field(
+        "given", description="the release's, all for training, or shares to derive lists by"
+    )
+    exclude: dict[str, str] = Field({}, description="names of images to leave out, with reasons")
+    known_damage: Literal["exclude", "keep"] = "exclude"
     union: Annotated[list[Name], Field(min_length=2)] | None = None
 
 
 class Dataset(Model):
-    """A domain that is a dataset of its own."""
+    """A domain that is a dataset of its own, with its layout if that is the user's."""
 
     layout: str
+    own: Layout | None
     root: Path
     size: tuple[int, int]
     shards: int
+    splits: Literal["given", "all"] | dict[str, float]
+    exclude: dict[str, str]
+    known_damage: str
 
 
 class GeneratorNetwork(Model):
@@ -216,12 +248,22 @@ class Resources(Model):
 
     longest: Count | None = Field(None, description="minutes, the longest job that a site allows")
     miniature: Need
+    verify: Need
     prepare: Need
     translate: Need
     stylise: Need
     segment: Need
     adapt: Need
     evaluate: Need
+    release: Need
+    predictions: Need
+
+
+class Export(Model):
+    """How raw images go through a generator: whole, or in tiles where they have more pixels."""
+
+    tile: Size
+    overlap: int = Field(ge=8, description="pixels over which two tiles fade into each other")
 
 
 class Segmenter(Model):
@@ -285,11 +327,13 @@ class Params(Model):
     scale: Literal["miniature", "paper"]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     miniature: Miniature
+    layouts: dict[Name, Layout] = Field({}, description="datasets of one's own")
     domains: dict[Name, Domain]
     networks: Networks
     training: Training
     evaluation: Evaluation
     resources: Resources
+    export: Export
     segmenters: dict[Name, Segmenter]
     translators: dict[Name, Translator]
     adaptations: dict[Name, Adaptation]
@@ -304,7 +348,8 @@ class Params(Model):
         """The dataset of that name; Refusal when params.yaml has none, or a union."""
         datasets = [name for name, entry in self.domains.items() if not entry.union]
         known("a command", domain, datasets)
-        return Dataset(**self.domains[domain].model_dump(exclude={"union"}))
+        entry = self.domains[domain].model_dump(exclude={"union"})
+        return Dataset(own=self.layouts.get(entry["layout"]), **entry)
 
     def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
         """The run of that kind and name; Refusal when params.yaml has none."""
@@ -343,7 +388,7 @@ def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     except ValidationError as error:
         raise Refusal(" ".join(f"{origin}: {_sentence(error)}".split())) from None
     try:
-        for check in (_check_domains, _check_sizes, _check_runs, _check_tables, _check_cycles):
+        for check in CHECKS:
             check(params)
     except Refusal as refusal:
         raise Refusal(" ".join(f"{origin}: {refusal}".split())) from None
@@ -417,9 +462,56 @@ def known(key: str, word: str, names: Any) -> None:
         raise Refusal(f"{key} names {word}, which is unknown; {_allowed(word, names)}.")
 
 
+def _check_layouts(params: Params) -> None:
+    for name, layout in params.layouts.items():
+        key = f"layouts.{name}"
+        if name in labels.TABLES:
+            raise Refusal(f"{key} has the name of a release's layout; choose another.")
+        for side in ("images", "labels"):
+            pattern = getattr(layout, side)
+            if not re.fullmatch(r"([^{}]*({split}[^{}]*)?/)?{name}[^{}/]*", pattern):
+                raise Refusal(
+                    f"{key}.{side} is {pattern}; write a path such as {side}/{{split}}/{{name}}.png"
+                    ", where {split} may be left out."
+                )
+            if pattern.startswith("/") or ".." in Path(pattern).parts:
+                raise Refusal(f"{key}.{side} is {pattern}; it must stay below the domain's root.")
+        if ("{split}" in layout.images) != ("{split}" in layout.labels):
+            raise Refusal(f"{key} has {{split}} in only one of images and labels; use it in both.")
+        images, truths = layout.images.split("{name}"), layout.labels.split("{name}")
+        if images[0] == truths[0] and (
+            images[1].endswith(truths[1]) or truths[1].endswith(images[1])
+        ):
+            raise Refusal(
+                f"{key} cannot tell images from labels; keep them in folders of their own."
+            )
+        for split, folder in layout.folders.items():
+            known(f"{key}.folders", split, ("train", "val", "test"))
+            if folder.startswith("/") or ".." in Path(folder).parts:
+                raise Refusal(f"{key}.folders has {folder}; it must stay below the domain's root.")
+        if bool(layout.ids) == bool(layout.colours):
+            raise Refusal(f"{key} needs ids, or colours where labels are colour images.")
+        if isinstance(layout.ids, str):
+            known(f"{key}.ids", layout.ids, labels.TABLES)
+            continue
+        values = layout.ids or layout.colours or {}
+        for word in values:
+            known(key, word, labels.CLASSES)
+        all_values = [value for each in values.values() for value in each] + layout.ignore
+        for value in all_values:
+            if isinstance(value, int) != bool(layout.ids):
+                raise Refusal(f"{key}.ignore has {value}; it must be of the kind of the classes'.")
+            if all_values.count(value) > 1:
+                raise Refusal(f"{key} gives {value} to two classes; a value has one meaning.")
+
+
 def _check_domains(params: Params) -> None:
+    layouts = [*labels.TABLES, *params.layouts]
     for name, domain in params.domains.items():
         key = f"domains.{name}"
+        if domain.layout:
+            known(f"{key}.layout", domain.layout, layouts)
+            _check_splits(key, domain, params.layouts.get(domain.layout))
         if domain.union is not None:
             if domain.layout or domain.root or domain.size:
                 raise Refusal(
@@ -432,6 +524,11 @@ def _check_domains(params: Params) -> None:
         elif not (domain.layout and domain.root and domain.size):
             raise Refusal(f"{key} needs layout, root and size (or union alone).")
         elif params.scale == "miniature":
+            if domain.layout in params.layouts:
+                raise Refusal(
+                    f"{key}.layout is {domain.layout}, which the miniature does not draw; put the "
+                    "domain under paper.domains and set scale: paper."
+                )
             if name not in params.miniature.images:
                 raise Refusal(f"miniature.images lacks {name}: say how many images of it to draw.")
             if domain.root != f"data/miniature/{name}":
@@ -442,6 +539,14 @@ def _check_domains(params: Params) -> None:
                 raise Refusal(
                     f"miniature.images.{name} must be train alone: SYNTHIA has no splits."
                 )
+
+
+def _check_splits(key: str, domain: Domain, own: Layout | None) -> None:
+    by_folder = "{split}" in own.images if own else domain.layout not in ("gta5", "synthia")
+    if domain.splits != "given" and by_folder:
+        raise Refusal(f"{key}.splits: the folders of {domain.layout} are its splits; drop the key.")
+    if isinstance(domain.splits, dict) and abs(sum(domain.splits.values()) - 1) > 1e-6:
+        raise Refusal(f"{key}.splits add up to {sum(domain.splits.values()):g}; they must to 1.")
 
 
 def _check_sizes(params: Params) -> None:
@@ -459,6 +564,15 @@ def _check_sizes(params: Params) -> None:
                     f"training.{section}.crop is {height}x{width}; it must be at least {smallest} "
                     f"pixels and at most domains.{name}.size, {size[0]}x{size[1]}."
                 )
+
+
+def _check_export(params: Params) -> None:
+    tile, overlap = params.export.tile, params.export.overlap
+    if 2 * overlap > min(tile):
+        raise Refusal(
+            f"export.overlap is {overlap}; it must be at most half of both sides of export.tile, "
+            f"{tile[0]}x{tile[1]}."
+        )
 
 
 def _check_runs(params: Params) -> None:
@@ -570,3 +684,14 @@ def _check_cycles(params: Params) -> None:
     for kind in ("segmenters", "translators", "adaptations"):
         for name in getattr(params, kind):
             visit(f"{kind}/{name}", [])
+
+
+CHECKS = (
+    _check_layouts,
+    _check_domains,
+    _check_sizes,
+    _check_export,
+    _check_runs,
+    _check_tables,
+    _check_cycles,
+)

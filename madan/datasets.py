@@ -1,151 +1,142 @@
-"""Datasets: native layouts in, memory-mapped shards of images and train ids out.
-
-Layouts follow the datasets' own releases: GTA5 (Richter et al. 2016), SYNTHIA-RAND-CITYSCAPES
-(Ros et al. 2016), Cityscapes (Cordts et al. 2016).
-"""
+"""Datasets: native pairs in, memory-mapped shards of images and train ids out."""
 
 import contextlib
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from madan import labels
-from madan.config import Refusal
+from madan import labels, layouts
+from madan.config import Dataset, Refusal
+from madan.layouts import UNKNOWN, Item, Values
 
 Array = np.ndarray
+ORIENTATION = 0x0112  # the EXIF entry that says which way is up
 
 
-class Item(NamedTuple):
-    """One image of a dataset and its label image."""
-
-    name: str
-    image: Path
-    label: Path
+class NotIds(Refusal):
+    """A label image of another kind than the layout's."""
 
 
-class Layout(NamedTuple):
-    """How a dataset lies on disk: its pairs of a split, and how native ids are read."""
+class Pair(NamedTuple):
+    """Image uint8 [H, W, 3], train ids uint8 [H, W], and the SHA-256 (16 digits) of both files."""
 
-    items: Callable[[Path, str], list[Item]]
-    native_ids: Callable[[Path], Array]
+    image: Array
+    truth: Array
+    digests: tuple[str, str]
 
 
-def _gta5_items(root: Path, split: str) -> list[Item]:
-    from scipy.io import loadmat
-
-    split_file = root / "split.mat"
-    _expect(split_file, "the split of the GTA5 release")
-    try:
-        numbers = loadmat(split_file)[f"{split}Ids"].ravel()
-    except Exception as error:  # Of a damaged file scipy raises whatever the bytes lead to.
+def read(item: Item, values: Values, table: labels.Labels) -> Pair:
+    """A pair in native size; Refusal when unreadable, of two sizes or with ids not in the table."""
+    image, of_image = read_image(item.image)
+    truth, of_label = read_label(item.label, values, table)
+    if image.shape[:2] != truth.shape:
         raise Refusal(
-            f"{split_file} is damaged or lacks {split}Ids ({error}); "
-            "take it from the GTA5 release again."
-        ) from None
-    names = [f"{int(number):05d}" for number in numbers]
-    return [Item(n, root / "images" / f"{n}.png", root / "labels" / f"{n}.png") for n in names]
+            f"{item.image} is {image.shape[1]}x{image.shape[0]} but its label {item.label} is "
+            f"{truth.shape[1]}x{truth.shape[0]}; replace or remove both: one size is needed."
+        )
+    if (truth == UNKNOWN).any():
+        raise Refusal(f"{item.label} holds ids that its layout does not have; see madan verify.")
+    return Pair(image, truth, (of_image, of_label))
 
 
-def _synthia_items(root: Path, split: str) -> list[Item]:
-    if split != "train":
-        raise Refusal(f"{root} is a SYNTHIA folder, which has no {split} split; use train.")
-    images, truths = root / "RGB", root / "GT" / "LABELS"
-    names = sorted({*_listing(images, "*", ".png"), *_listing(truths, "*", ".png")})
-    return [Item(n, images / f"{n}.png", truths / f"{n}.png") for n in names]
+def read_image(path: Path) -> tuple[Array, str]:
+    """An image as RGB uint8 [H, W, 3], turned upright as its EXIF entry says, and its SHA-256."""
+    with _named(path):
+        content = path.read_bytes()
+        with _checked(content) as opened:
+            turned = opened.getexif().get(ORIENTATION, 1) != 1
+            upright = ImageOps.exif_transpose(opened) if turned else opened
+            coloured = upright if upright.mode == "RGB" else upright.convert("RGB")
+            return np.asarray(coloured), _sha(content)
 
 
-def _cityscapes_items(root: Path, split: str) -> list[Item]:
-    images, truths = root / "leftImg8bit" / split, root / "gtFine" / split
-    of_image, of_truth = "_leftImg8bit.png", "_gtFine_labelIds.png"
-    names = sorted({*_listing(images, "*/*", of_image), *_listing(truths, "*/*", of_truth)})
-    return [Item(n, images / f"{n}{of_image}", truths / f"{n}{of_truth}") for n in names]
+def read_label(path: Path, values: Values, table: labels.Labels) -> tuple[Array, str]:
+    """Train ids uint8 [H, W], UNKNOWN where the table has no such id, and the file's SHA-256.
+
+    Raises NotIds for a label image of another kind, Refusal for one that cannot be read.
+    """
+    with _named(path):
+        content = path.read_bytes()
+        native = NATIVE_IDS[values](path, content)
+    # Ids beyond 255, as 16 bits can hold, are unknown too.
+    native = np.minimum(native, len(table)) if native.dtype == np.uint16 else native
+    table = np.append(table, np.uint8(UNKNOWN)) if native.dtype == np.uint16 else table
+    return np.take(table, native), _sha(content)
 
 
-def _indices(path: Path) -> Array:
+def _indices(path: Path, content: bytes) -> Array:
     """Ids of an 8-bit label image: palette indices or grey values, never colours."""
-    with _checked(path) as image:
+    with _checked(content) as image:
         if image.mode not in ("P", "L"):
-            raise Refusal(
+            raise NotIds(
                 f"{path} is a {image.mode} image, expected 8-bit ids (palette or grey); "
                 "take the label images of ids, not those of colours."
             )
         return np.asarray(image)
 
 
-def _sixteen_bits(path: Path) -> Array:
+def _sixteen_bits(path: Path, content: bytes) -> Array:
     """SYNTHIA's class ids: red of a 16-bit PNG, of which Pillow would keep the wrong byte."""
     import cv2
 
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    _checked(content)  # No checksum is wrong, and it is not too large to be true.
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise OSError(f"{path} cannot be decoded")
     if image.dtype != np.uint16 or image.ndim != 3:
-        raise Refusal(
+        raise NotIds(
             f"{path} has {image.dtype} values of shape {image.shape}, expected a 16-bit "
             "three-channel PNG; download SYNTHIA-RAND-CITYSCAPES again or restore GT/LABELS."
         )
     return np.asarray(image[:, :, 2])
 
 
-LAYOUTS = {
-    "gta5": Layout(_gta5_items, _indices),
-    "synthia": Layout(_synthia_items, _sixteen_bits),
-    "cityscapes": Layout(_cityscapes_items, _indices),
+def _colours(path: Path, content: bytes) -> Array:
+    """Colours as numbers, red << 16 | green << 8 | blue, int32 [H, W]."""
+    with _checked(content) as image:
+        if image.mode not in ("RGB", "RGBA", "P"):
+            raise NotIds(f"{path} is a {image.mode} image, expected colours; see its layout.")
+        red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.int32), 2, 0)
+    return np.asarray(red << 16 | green << 8 | blue)
+
+
+NATIVE_IDS: dict[Values, Callable[[Path, bytes], Array]] = {
+    "ids": _indices,
+    "sixteen bits": _sixteen_bits,
+    "colours": _colours,
 }
 
 
-def items(layout: str, root: Path, split: str) -> list[Item]:
-    """The pairs of a split, by name; Refusal when a folder, an image or a label is missing."""
-    _expect(root, f"a folder in the {layout} layout")
-    found = LAYOUTS[layout].items(root, split)
-    if not found:
-        raise Refusal(
-            f"{root} holds no image of the {split} split; see docs/data.md for its layout."
-        )
-    for item in found:
-        _expect(item.image, f"the image of label {item.label}")
-        _expect(item.label, f"the label of image {item.image}")
-    return found
+class Verified(NamedTuple):
+    """What verify lets through: digests of image and label by name, and reasons of exclusions."""
+
+    pairs: dict[str, tuple[str, str]]
+    excluded: dict[str, str]
 
 
-def read(layout: str, item: Item) -> tuple[Array, Array]:
-    """Image uint8 [H, W, 3] and train ids uint8 [H, W]; Refusal when unreadable or of two sizes."""
-    with _named(item.image), _checked(item.image) as opened:
-        image = np.asarray(opened.convert("RGB"))
-    with _named(item.label):
-        native = LAYOUTS[layout].native_ids(item.label)
-    if image.shape[:2] != native.shape:
-        raise Refusal(
-            f"{item.image} is {image.shape[1]}x{image.shape[0]} but its label {item.label} is "
-            f"{native.shape[1]}x{native.shape[0]}; replace or remove both: one size is needed."
-        )
-    try:
-        return image, labels.to_train_ids(native, layout)
-    except ValueError as error:
-        raise Refusal(f"{item.label} is no {layout} label: {error}") from None
+def prepare(dataset: Dataset, split: str, shard: int, verified: Verified, out: Path) -> None:
+    """Write every n-th item from the k-th on (`shard` = k) as two arrays and manifest.json.
 
-
-def prepare(
-    layout: str, root: Path, split: str, size: tuple[int, int], shard: tuple[int, int], out: Path
-) -> None:
-    """Write every n-th item from the k-th on (`shard` = k, n) as two arrays and manifest.json.
-
-    images.npy [N, h, w, 3] uint8 at `size`; labels.npy [N, h, w] uint8 train ids at `size` for the
-    train split, elsewhere at native resolution, padded with IGNORE where sizes differ.
+    images.npy [N, h, w, 3] uint8 at the dataset's size; labels.npy [N, h, w] uint8 train ids at
+    that size for the train split, elsewhere at native size, padded with IGNORE where sizes differ.
+    Excluded items leave gaps. Refusal when a file is not what was verified.
     """
-    k, n = shard
-    chosen = items(layout, root, split)[k::n]
+    names = sorted({*verified.pairs, *verified.excluded})[shard :: dataset.shards]
+    chosen = [layouts.item(dataset, split, name) for name in names if name in verified.pairs]
     if not chosen:
         raise Refusal(
-            f"{root} has fewer {split} images than the {n} shards asked for; ask for fewer."
+            f"{dataset.root} has fewer {split} images than the {dataset.shards} shards of "
+            "params.yaml; ask for fewer."
         )
-    height, width = size
-    sizes = [size if split == "train" else _native_size(item) for item in chosen]
+    height, width = dataset.size
+    values, table = layouts.form(dataset, split).values, layouts.of(dataset).table
+    sizes = [dataset.size if split == "train" else _native_size(item) for item in chosen]
     padded = tuple(max(extents) for extents in zip(*sizes, strict=True))
     pixels = np.zeros(256, np.int64)
     entries = []
@@ -154,15 +145,26 @@ def prepare(
         array(out / "labels.npy", (len(chosen), *padded)) as add_label,
     ):
         for item, (h, w) in zip(chosen, sizes, strict=True):
-            image, truth = read(layout, item)
+            image, truth, digests = read(item, values, table)
+            if digests != verified.pairs[item.name]:
+                raise Refusal(
+                    f"{item.image} or {item.label} changed since it was verified: "
+                    f"madan verify {item.image.parent} and run snakemake again."
+                )
             add_image(_resized(image, (height, width), Image.Resampling.BICUBIC))
             label = np.full(padded, labels.IGNORE, np.uint8)
             label[:h, :w] = _resized(truth, (h, w), Image.Resampling.NEAREST)
             add_label(label)
             pixels += np.bincount(label.ravel(), minlength=256)
-            digests = {"image": _sha(item.image), "label": _sha(item.label)}
-            entries.append({"name": item.name, "size": [h, w], **digests})
-    manifest = {"items": entries, "pixels": pixels[: len(labels.CLASSES)].tolist()}
+            of_image, of_label = digests
+            entries.append(
+                {"name": item.name, "size": [h, w], "image": of_image, "label": of_label}
+            )
+    manifest = {
+        "items": entries,
+        "excluded": {name: verified.excluded[name] for name in names if name in verified.excluded},
+        "pixels": pixels[: len(labels.CLASSES)].tolist(),
+    }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
@@ -203,6 +205,11 @@ class Pictures:
         height, width = self._manifests[shard]["items"][row]["size"]
         return self._labels[shard][row, :height, :width]
 
+    def called(self, index: int) -> str:
+        """Name of the image in its dataset, of labelled pictures."""
+        shard, row = self._rows[index]
+        return str(self._manifests[shard]["items"][row]["name"])
+
     def pixels(self) -> Array:
         """Labelled pixels of each class, int64 [19]."""
         return np.sum([manifest["pixels"] for manifest in self._manifests], axis=0)
@@ -213,37 +220,28 @@ class Pictures:
         return self._images
 
 
-def _listing(folder: Path, stem: str, suffix: str) -> list[str]:
-    """Names below a folder that match stem + suffix, without the suffix."""
-    _expect(folder, "a folder of images")
-    found = folder.glob(stem + suffix)
-    return [str(path.relative_to(folder)).removesuffix(suffix) for path in found]
-
-
-def _expect(path: Path, what: str) -> None:
-    if not path.exists():
-        raise Refusal(
-            f"{path} not found, expected {what}; put it there or mend domains in params.yaml."
-        )
-
-
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Turn a decoder's error into a sentence that names the file."""
     try:
         yield
-    except (OSError, SyntaxError, ValueError) as error:
+    except (Refusal, MemoryError):
+        raise
+    except Exception as error:  # Of a damaged file decoders raise whatever the bytes lead to.
+        # Pillow's own words for this name a place in memory, so no two runs agree.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known kind" if unknown else error
         raise Refusal(
-            f"{path} cannot be read as an image ({error}): it is damaged or cut short; "
+            f"{path} cannot be read as an image ({reason}): it is damaged or cut short; "
             "download or extract it again."
         ) from None
 
 
-def _checked(path: Path) -> Image.Image:
+def _checked(content: bytes) -> Image.Image:
     """The image, after its checksums, which Pillow leaves out when it reads the pixels."""
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(content)) as image:
         image.verify()
-    return Image.open(path)
+    return Image.open(io.BytesIO(content))
 
 
 def _native_size(item: Item) -> tuple[int, int]:
@@ -275,6 +273,5 @@ def _manifest(folder: Path) -> dict:
         raise Refusal(f"{path} is damaged ({error}): delete {folder} and run again.") from None
 
 
-def _sha(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Evaluation of a segmenter: one confusion matrix over a whole split at native resolution."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,30 @@ from madan.fcn8s import FCN8s
 from madan.progress import Meter
 
 
-@torch.inference_mode()
 def evaluate(net: FCN8s, pictures: Pictures, batch: int, precision: str) -> np.ndarray:
     """Confusion matrix int64 [19, 19] of F's predictions, scores resized to each label's size."""
-    net.eval()
     total = np.zeros((len(labels.CLASSES),) * 2, np.int64)
+    for row, score in scored(net, pictures, batch, precision):
+        truth = pictures.label(row)
+        total += scores.confusion(truth, predict(score, truth.shape), len(labels.CLASSES))
+    return total
+
+
+@torch.inference_mode()
+def scored(
+    net: FCN8s, pictures: Pictures, batch: int, precision: str
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The row of every picture and its scores [19, h, w], fp32, of F without dropout."""
+    net.eval()
     meter = Meter("evaluate", len(pictures), every=60)
     for first in range(0, len(pictures), batch):
         rows = range(first, min(first + batch, len(pictures)))
         x = batches.scale(torch.from_numpy(np.stack([pictures.image(row) for row in rows])))
         with training.autocast(precision):
-            scored = net(batches.imagenet(x.to(training.device())))
-        for row, score in zip(rows, scored.float(), strict=True):
-            truth = pictures.label(row)
-            total += scores.confusion(truth, predict(score, truth.shape), len(labels.CLASSES))
+            found = net(batches.imagenet(x.to(training.device())))
+        yield from zip(rows, found.float(), strict=True)
         meter.show(rows.stop, {})
     meter.close()
-    return total
 
 
 def predict(score: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:

@@ -8,28 +8,36 @@ those of what exists before any work.
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from madan import certificates
+from madan import certificates, layouts
 from madan.config import Adaptation, Params, Refusal, Segmenter, Translator, digest, known, needs
 
+T = TypeVar("T")
 MODULES = {
-    "miniature": ("miniature",),
+    "miniature": ("native",),
+    "verified": ("layouts",),  # What verify finds is data: a better verify retrains nothing.
     "prepared": ("datasets",),
     "translators": ("translation", "segmentation"),
     "stylised": ("stylisation", "generator", "checkpoints"),
     "segmenters": ("segmentation", "checkpoints"),
     "adaptations": ("adaptation", "segmentation", "checkpoints"),
     "scores": ("evaluation", "segmentation", "checkpoints"),
+    "releases": ("export", "generator", "checkpoints"),
+    "predictions": ("export", "segmentation", "checkpoints"),
     "tables": ("tables",),
     "figures": ("figures", "datasets"),
 }
+DATA = ("miniature", "verified", "prepared")
 FORMS = {
+    "verified": "DOMAIN/SPLIT",
     "prepared": "DOMAIN/SPLIT/SHARD",
     "stylised": "TRANSLATOR/SOURCE",
+    "releases": "TRANSLATOR/SOURCE",
     "scores": "KIND/RUN/DOMAIN-SPLIT",
+    "predictions": "KIND/RUN/DOMAIN-SPLIT",
 }
 
 
@@ -56,6 +64,8 @@ class Graph:
         scale = self.params.scale
         if kind == "miniature":
             return Path("data/miniature", name)
+        if kind == "verified":
+            return Path("results/verify", scale, name)
         if kind == "prepared":
             domain, split, shard = name.split("/")
             dataset = self.params.dataset(domain)
@@ -83,17 +93,18 @@ class Graph:
             raise Refusal(f"{said} says {name}, expected {form}.")
         if kind == "miniature" and params.scale != "miniature":
             raise Refusal(f"scale is {params.scale}, which draws nothing; set scale: miniature.")
-        if kind in ("miniature", "prepared"):
+        if kind in ("miniature", "verified", "prepared"):
             known(said, parts[0], [d for d in params.domains if not params.domains[d].union])
+        if kind in ("verified", "prepared"):
+            known(said, parts[1], layouts.SPLITS)
         if kind == "prepared":
-            known(said, parts[1], ("train", "val", "test"))
             known(said, parts[2], [str(k) for k in range(params.domains[parts[0]].shards)])
         if kind == "tables":
             known(said, name, params.tables)
-        if kind == "stylised":
+        if kind in ("stylised", "releases"):
             params.run("translators", parts[0])
             known(said, parts[1], params.translators[parts[0]].sources)
-        if kind == "scores":
+        if kind in ("scores", "predictions"):
             known(said, parts[0], ("segmenters", "adaptations"))
             params.run(parts[0], parts[1])
             target, _, split = parts[2].rpartition("-")
@@ -110,13 +121,20 @@ class Graph:
         kind, name, seed = artefact
         if kind == "miniature":
             return []
-        if kind == "prepared":
+        if kind == "verified":
             drawn = self.params.scale == "miniature"
             return [Artefact("miniature", name.split("/")[0])] if drawn else []
+        if kind == "prepared":
+            return [Artefact("verified", name.rpartition("/")[0])]
         if kind == "stylised":
             translator, source = name.split("/")
             return [Artefact("translators", translator, seed), *self.prepared(source)]
-        if kind == "scores":
+        if kind == "releases":
+            translator, source = name.split("/")
+            members = self.params.members(source)
+            verified = [Artefact("verified", f"{member}/train") for member in members]
+            return [Artefact("translators", translator, seed), *verified]
+        if kind in ("scores", "predictions"):
             run_kind, run, where = name.split("/")
             target, _, split = where.rpartition("-")
             return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
@@ -152,12 +170,11 @@ class Graph:
         """Whatever the tables need, upstream first, each once."""
         return self.ancestry([Artefact("tables", table) for table in self.params.tables])
 
-    def gone(self, artefact: Artefact) -> list[str]:
-        """Certificates that are missing behind an artefact which is there."""
-        if not self.certificate(artefact).exists():
-            return []
-        behind = [self.certificate(other) for other in self.ancestry([artefact])]
-        return [str(path) for path in behind if not path.exists()]
+    def absent(self) -> list[str]:
+        """Datasets that the tables have yet to read and whose folder is not there."""
+        found = [a for a in self.everything() if a.kind == "verified" and not self.inputs(a)]
+        waiting = [a.name.split("/")[0] for a in found if not self.certificate(a).exists()]
+        return [name for name in _once(waiting) if not self.params.dataset(name).root.exists()]
 
     def ancestry(self, artefacts: Iterable[Artefact]) -> list[Artefact]:
         """The artefacts and all they are made from, upstream first, each once."""
@@ -193,9 +210,14 @@ class Graph:
                 "layout": params.domains[name].layout,
                 "images": params.miniature.images[name],
             }
+        if kind == "verified":
+            domain, split = name.split("/")
+            dataset = params.dataset(domain).model_dump(mode="json", exclude={"size", "shards"})
+            return dataset | {"split": split}
         if kind == "prepared":
             domain, split, shard = name.split("/")
-            return params.domains[domain].model_dump() | {"split": split, "shard": int(shard)}
+            of_shard = {"split": split, "shard": int(shard)}
+            return params.domains[domain].model_dump(include={"size", "shards"}) | of_shard
         if kind == "figures":
             return {"run": name}
         if kind == "tables":
@@ -204,7 +226,10 @@ class Graph:
         training: dict[str, Any] = {"threads": params.training.threads}
         if kind == "stylised":
             return training | {"precision": params.training.translator.stylise_precision}
-        if kind == "scores":
+        if kind == "releases":
+            precision = params.training.translator.stylise_precision
+            return training | {"precision": precision} | params.export.model_dump()
+        if kind in ("scores", "predictions"):
             precision = params.training.segmenter.precision
             return training | {"batch": params.evaluation.batch, "precision": precision}
         run = params.run(kind, name)
@@ -243,8 +268,14 @@ class Graph:
         return self._promises[artefact]
 
     def planned(self, artefact: Artefact) -> str:
-        """The promise as one word, which a rule hands to its command."""
-        return ".".join(self.promise(artefact))
+        """The promise as one word, which a rule hands to its command.
+
+        Of raw data the number and bytes of their files too, by which changed files are noticed.
+        """
+        words = list(self.promise(artefact))
+        if artefact.kind == "verified" and self.params.scale != "miniature":
+            words.append("-".join(map(str, self._listing(artefact))))
+        return ".".join(words)
 
     def upstream(self, artefact: Artefact) -> list[dict[str, str]]:
         """Certificates of what an artefact is made from.
@@ -263,7 +294,7 @@ class Graph:
 
     def certify(self, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
         """The one-line certificate of an artefact whose files, in `folder`, are these."""
-        upstream = self.upstream(artefact)
+        upstream, files = self.upstream(artefact), list(files)
         settings, code = self.promise(artefact)
         content = certificates.digest_files(files, folder)
         data = digest(sorted({other["data"] for other in upstream}))
@@ -272,45 +303,37 @@ class Graph:
             "settings": settings,
             "code": code,
             "inputs": digest([other["content"] for other in upstream]),
-            "data": content if artefact.kind in ("miniature", "prepared") else data,
+            "data": content if artefact.kind in DATA else data,
+            "files": len(files),
         }
         return json.dumps(line) + "\n"
 
     @contextlib.contextmanager
     def publish(self, artefact: Artefact) -> Iterator[Path]:
-        """A temporary folder that becomes the artefact, certified, if the block ends well."""
+        """A temporary folder that becomes the artefact, certified, if the block ends well.
+
+        Refusal when another process is making it, such as one that a killed Snakemake left behind.
+        """
         folder = self.folder(artefact)
         fresh = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        try:
-            yield fresh
-            files = sorted(path for path in fresh.rglob("*") if path.is_file())
-            (fresh / "digest").write_text(self.certify(artefact, fresh, files))
-            certificates.replace_folder(fresh, folder)
-        finally:
+        with certificates.alone(Path("state/locks", folder), folder):
             shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            try:
+                yield fresh
+                files = sorted(path for path in fresh.rglob("*") if path.is_file())
+                (fresh / "digest").write_text(self.certify(artefact, fresh, files))
+                certificates.replace_folder(fresh, folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
 
-    def refuse_strangers(self, provenance: Callable[[Path], list[Any] | None]) -> None:
-        """Refusal when artefacts on disk are not what is promised and nobody would make them anew.
-
-        `provenance` gives the params under which Snakemake recorded a file, or None. Where those
-        differ from today's promise Snakemake reruns the job by itself, and all is well.
-        """
-        found = []
-        for artefact in self.everything():
-            path = self.certificate(artefact)
-            if not path.exists() or self._is_promised(artefact):
-                continue
-            recorded = provenance(path)
-            if recorded is None or any(self.planned(artefact) in str(param) for param in recorded):
-                found.append(str(path))
-        if found:
-            raise Refusal(
-                "these were made with other settings or code than params.yaml and the package say "
-                f"now, and Snakemake has no record of how: {' '.join(found)}. To make them anew: "
-                f"rm {' '.join(found)}"
-            )
+    def _listing(self, artefact: Artefact) -> Sequence[int]:
+        """Number and bytes of the raw files; where they are gone, those that were verified."""
+        domain, split = artefact.name.split("/")
+        dataset, verified = self.params.dataset(domain), self.folder(artefact) / "items.json"
+        if dataset.root.exists() or not verified.exists():
+            return layouts.listing(dataset, split)
+        return list(json.loads(verified.read_text())["listing"])
 
     def _is_promised(self, artefact: Artefact) -> bool:
         said = certificates.read(self.certificate(artefact))
@@ -339,5 +362,5 @@ def _networks(run: Segmenter | Translator | Adaptation) -> list[str]:
     return ["generator", "discriminator"] + (["segmenter"] if run.judges or run.task else [])
 
 
-def _once(artefacts: Iterable[Artefact]) -> list[Artefact]:
-    return list(dict.fromkeys(artefacts))
+def _once(found: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(found))

@@ -1,34 +1,27 @@
-"""The miniature world: three domains of street scenes, drawn and written in the native formats.
+"""The miniature world: three domains of street scenes with their labels.
 
 `gta5` and `synthia` stand for the two sources of the paper and `cityscapes` for its target, each
 with a viewpoint, a class mix and a look of its own, so that every step of MADAN has a gap to close.
 """
 
-import io
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import exp, log
-from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from scipy.io import savemat
-from scipy.ndimage import label as components
 
-from madan import labels, scene
+from madan import scene
 from madan.scene import FAR, GROUND, IDS, OVERSAMPLING, Camera, Canvas, Colour, Look, Span, Street
 
 Image8 = NDArray[np.uint8]
 Film = NDArray[np.float32]
 T = TypeVar("T")
 Thing = tuple[float, Callable[[Canvas], None]]  # the depth that orders it, how to draw it
-EGO_VEHICLE = 1  # the Cityscapes label id of the camera's own car
 
 
 @dataclass(frozen=True)
@@ -162,15 +155,10 @@ FURNITURE: dict[str, tuple[Callable[..., None], float, float, float]] = {
     "traffic light": (scene.traffic_light, 5, 20, 0.8),
 }
 
-# A split's invented cities, as real splits share no city either; the sources have none.
-SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
-    "gta5": {"train": (), "val": (), "test": ()},
-    "synthia": {"train": ()},
-    "cityscapes": {
-        "train": ("altenbruck", "lindenau", "moosheim"),
-        "val": ("birkental", "seefurt"),
-        "test": ("kranichstadt", "weidenhall"),
-    },
+SPLITS = {
+    "gta5": ("train", "val", "test"),
+    "synthia": ("train",),
+    "cityscapes": ("train", "val", "test"),
 }
 
 
@@ -189,13 +177,13 @@ def draw(
     its colours, never its label. Raises ValueError for an unknown domain, split or look, for a
     negative seed or index and for a size below 16 pixels.
     """
-    _check(domain, split, seed, size)
+    check(domain, split, seed, size)
     look = look or domain
     if look not in LOOKS:
         raise ValueError(f"There is no look {look!r}; the looks are {', '.join(LOOKS)}.")
     if index < 0:
         raise ValueError(f"Scenes are counted from 0; {index} is negative.")
-    which = [seed, list(CONTENTS).index(domain), list(SPLITS[domain]).index(split), index]
+    which = [seed, list(CONTENTS).index(domain), SPLITS[domain].index(split), index]
     shape, paint = (np.random.default_rng([*which, stream]) for stream in (0, 1))
     canvas = compose(CONTENTS[domain], LOOKS[look], shape, paint, size)
     names, depth = canvas.sheets()
@@ -203,7 +191,8 @@ def draw(
     return develop(canvas, names, depth), label
 
 
-def _check(domain: str, split: str, seed: int, size: tuple[int, int]) -> None:
+def check(domain: str, split: str, seed: int, size: tuple[int, int]) -> None:
+    """Raise ValueError for a domain, split, seed or size (h, w) of which no scene can be drawn."""
     if domain not in CONTENTS:
         raise ValueError(f"There is no domain {domain!r}; the domains are {', '.join(CONTENTS)}.")
     if split not in SPLITS[domain]:
@@ -401,126 +390,3 @@ def _photograph(film: Film, look: Look, rng: Generator) -> Image8:
     pixels = pixels + look.noise * rng.standard_normal(film.shape, dtype=np.float32)
     image: Image8 = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
     return image
-
-
-# --- The native formats ----------------------------------------------------------------------
-
-
-def write(
-    domain: str, root: Path, *, images: Mapping[str, int], size: tuple[int, int], seed: int
-) -> None:
-    """Write a domain with so many images per split in its native layout, replacing `root`.
-
-    `root` appears when all is written: a failure leaves it as it was. Raises ValueError as `draw`
-    does, and for a negative number of images.
-    """
-    for split, count in ({"train": 0} | dict(images)).items():
-        _check(domain, split, seed, size)
-        if count < 0:
-            raise ValueError(f"{domain} cannot have {count} images in its split {split!r}.")
-    root = Path(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
-        fresh = Path(scratch) / "fresh"
-        fresh.mkdir()
-        draw_one = partial(draw, domain, seed=seed, size=size)
-        WRITERS[domain](fresh, images, draw_one)
-        if root.exists():
-            root.rename(Path(scratch) / "replaced")
-        fresh.rename(root)
-
-
-Draw = Callable[[str, int], tuple[Image8, Image8]]  # of a split and an index
-
-
-def _write_gta5(root: Path, images: Mapping[str, int], draw_one: Draw) -> None:
-    native = native_ids("gta5")
-    split_ids = {}
-    (root / "images").mkdir()
-    (root / "labels").mkdir()
-    first = 1
-    for split in SPLITS["gta5"]:
-        count = images.get(split, 0)
-        split_ids[f"{split}Ids"] = np.arange(first, first + count)[:, None]
-        for index in range(count):
-            image, train_ids = draw_one(split, index)
-            name = f"{first + index:05d}.png"
-            Image.fromarray(image).save(root / "images" / name)
-            label = Image.fromarray(native[train_ids])
-            label.putpalette(labels.colour(labels.TABLES["gta5"]).tobytes())
-            label.save(root / "labels" / name)
-        first += count
-    _save_mat(root / "split.mat", split_ids)
-    _save_mat(root / "mapping.mat", {"classes": np.array(_names("gta5"), dtype=object)})
-
-
-def _save_mat(path: Path, values: Mapping[str, NDArray]) -> None:
-    """Write MATLAB's format without the time of day that savemat puts into the header's text."""
-    file = io.BytesIO()
-    savemat(file, values)
-    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + file.getvalue()[116:])
-
-
-def _write_synthia(root: Path, images: Mapping[str, int], draw_one: Draw) -> None:
-    native = native_ids("synthia")
-    folders = [root / "RGB", root / "GT" / "LABELS", root / "GT" / "COLOR"]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    for index in range(images.get("train", 0)):
-        image, train_ids = draw_one("train", index)
-        name = f"{index:07d}.png"
-        Image.fromarray(image).save(folders[0] / name)
-        # Channel 0 of the file is the class; cv2 writes its last channel as the file's first.
-        planes = np.zeros((*train_ids.shape, 3), dtype=np.uint16)
-        planes[..., 2], planes[..., 1] = native[train_ids], _instances(train_ids)
-        if not cv2.imwrite(str(folders[1] / name), planes):
-            raise OSError(f"cv2 could not write {folders[1] / name}.")
-        Image.fromarray(labels.colour(train_ids)).save(folders[2] / name)
-
-
-def _instances(train_ids: Image8) -> NDArray[np.int32]:
-    """Number the connected regions of every class that can be counted, from person on."""
-    numbers = np.zeros(train_ids.shape, dtype=np.int32)
-    for train_id in range(IDS["person"], len(labels.CLASSES)):
-        found, count = components(train_ids == train_id)
-        numbers[found > 0] = found[found > 0] + numbers.max()
-    return numbers
-
-
-def _write_cityscapes(root: Path, images: Mapping[str, int], draw_one: Draw) -> None:
-    native = native_ids("cityscapes")
-    native[labels.IGNORE] = EGO_VEHICLE
-    for split, count in images.items():
-        cities = SPLITS["cityscapes"][split]
-        for index in range(count):
-            image, train_ids = draw_one(split, index)
-            city = cities[index % len(cities)]
-            stem = f"{city}_{index // len(cities):06d}_000019"
-            for kind, suffix, pixels in (
-                ("leftImg8bit", "leftImg8bit", image),
-                ("gtFine", "gtFine_labelIds", native[train_ids]),
-            ):
-                folder = root / kind / split / city
-                folder.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(folder / f"{stem}_{suffix}.png")
-
-
-WRITERS = {"gta5": _write_gta5, "synthia": _write_synthia, "cityscapes": _write_cityscapes}
-
-
-def native_ids(layout: str) -> Image8:
-    """Invert a label table: uint8 [256] from train id to the smallest native id that maps to it."""
-    native = np.zeros(256, dtype=np.uint8)
-    train_ids, smallest = np.unique(labels.TABLES[layout], return_index=True)
-    native[train_ids] = smallest
-    return native
-
-
-def _names(layout: str) -> list[str]:
-    """Name a layout's native ids, as far as they have a class."""
-    table = labels.TABLES[layout]
-    known = 1 + int(np.flatnonzero(table != labels.IGNORE).max())
-    return [
-        labels.CLASSES[train_id] if train_id != labels.IGNORE else "unlabelled"
-        for train_id in table[:known].tolist()
-    ]

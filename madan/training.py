@@ -42,7 +42,6 @@ class Run(NamedTuple):
     title: str
     seed: int
     steps: int
-    threads: int
     save_every: int
     log_every: int
     state: Path
@@ -115,9 +114,9 @@ def linear_decay(step: int, steps: int, decay_from: float) -> float:
     return 1.0 if step < start else (steps - step) / (steps - start)
 
 
-def one_cycle(step: int, steps: int, rise: float = 0.25) -> float:
-    """Factor of the learning rate: a cosine from 1/25 up to 1, then down to 0 (Smith 2018)."""
-    place, top = (step + 1) / steps, max(rise, 1 / steps)
+def one_cycle(step: int, steps: int) -> float:
+    """Factor of the rate: a cosine from 1/25 to 1 in a quarter of the steps, then to 0 (Smith)."""
+    place, top = (step + 1) / steps, max(0.25, 1 / steps)
     if place < top:
         return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * place / top)) / 2
     return (1 + math.cos(math.pi * (place - top) / max(1e-9, 1 - top))) / 2

@@ -1,5 +1,6 @@
 """A tiny world: the project's own params.yaml with few images and steps, in its own folder."""
 
+import copy
 import json
 import os
 import shutil
@@ -12,7 +13,10 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from madan import config
+from madan.config import Dataset
 from madan.datasets import Pictures
+from madan.graph import Artefact, Graph
 
 PROJECT = Path(__file__).parent.parent
 ROWS = ("source-gta5", "cyclegan-gta5", "madan")
@@ -106,9 +110,133 @@ class World:
         return {output.removesuffix("/digest") for output in outputs}
 
 
+class Repository(World):
+    """A world in git with the project's DVC files and a package of its own."""
+
+    def __init__(self, root: Path, params: dict, stand_in: bool = True):
+        super().__init__(root, params)
+        for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+            (root / name).parent.mkdir(exist_ok=True)
+            shutil.copy(PROJECT / name, root / name)
+        self.own_package()
+        # Not from here: either door has to find the package of the folder it works in.
+        del self.env["PYTHONPATH"]
+        beside = root.with_name(f"{root.name}-beside")
+        self.env |= {f"GIT_{who}_NAME": "tester" for who in ("AUTHOR", "COMMITTER")}
+        self.env |= {f"GIT_{who}_EMAIL": "tester@localhost" for who in ("AUTHOR", "COMMITTER")}
+        self.env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+        self.env |= {
+            f"DVC_{what}_DIR": str(beside / what)
+            for what in ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")
+        }
+        if stand_in:
+            self.stand_in(beside / "bin")
+        self.run("git", "init", "-q", "-b", "main")
+        self.commit("The project")
+
+    def stand_in(self, folder: Path, before: str = "") -> None:
+        """Put a stand-in for `madan` first in PATH, with shell commands to run before it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        script = Path(__file__).with_name("stand_in.py")
+        command = folder / "madan"
+        command.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} {script} "$@"\n')
+        command.chmod(0o755)
+        if str(folder) not in self.env["PATH"]:
+            self.env["PATH"] = f"{folder}:{self.env['PATH']}"
+
+    def commit(self, message: str) -> str:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+        return self.run("git", "rev-parse", "HEAD").stdout.strip()
+
+    def dvc(self, *words, **more) -> str:
+        return self.run("dvc", *words, **more).stdout
+
+    def beside(self, root: Path) -> "Repository":
+        """The same person's commands in another folder."""
+        other = copy.copy(self)
+        other.root, other.env = root, dict(self.env)
+        return other
+
+    def copy(self, root: Path) -> "Repository":
+        """The folder as it lies there, cache and times included, at another place."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return self.beside(root)
+
+    def clone(self, root: Path) -> "Repository":
+        """A clone with git alone: no results, no cache."""
+        self.run("git", "clone", "-q", self.root, root)
+        return self.beside(root)
+
+
+def ran(said: str) -> set[str]:
+    """Folders (or tables) that jobs made, as Snakemake's output tells."""
+    outputs = [line.split()[1].rstrip(",") for line in said.splitlines() if "    output:" in line]
+    return {output.removesuffix("/digest") for output in outputs}
+
+
+NOTHING = "Nothing to be done"
+SKIPPED = "Stage 'pipeline' didn't change, skipping"
+
+
+def small(root: Path, rows=("source-gta5",), **more) -> Repository:
+    """A repository whose table has these rows, in a new folder."""
+    root.mkdir(parents=True)
+    return Repository(root, tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), rows), **more)
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """One row, made by a stand-in through DVC and committed."""
+    repository = small(tmp_path_factory.mktemp("dvc") / "committed")
+    repository.dvc("repro")
+    repository.commit("Results")
+    return repository
+
+
+@pytest.fixture
+def repository(committed, tmp_path):
+    return committed.copy(tmp_path / "copy")
+
+
+def stale(repository: Repository, monkeypatch) -> list[str]:
+    """What does not hold the very settings and code that params.yaml and the package promise."""
+    monkeypatch.chdir(repository.root)
+    graph = Graph(config.load(), repository.root / "madan")
+    wrong = []
+    for artefact in graph.ancestry([Artefact("tables", "miou")]):
+        table = artefact.kind == "tables"
+        path = graph.table("miou") if table else graph.folder(artefact) / "weights.safetensors"
+        if not path.exists() or graph.planned(artefact) not in path.read_text():
+            wrong.append(str(path))
+    return wrong
+
+
+def processes(root: Path, word: str = "") -> list[int]:
+    """Processes in that folder whose command line holds the word."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if (not word or word.encode() in words) and (entry / "cwd").resolve() == root.resolve():
+                found.append(int(entry.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
 @pytest.fixture
 def world(tmp_path, raw):
     return World(tmp_path, tiny(raw))
+
+
+def dataset(layout: str, root: Path, **more) -> Dataset:
+    """A dataset in a release's layout, or one's `own`, as params.yaml would give it."""
+    usual = {
+        "own": None, "size": (32, 64), "shards": 1,
+        "splits": "given", "exclude": {}, "known_damage": "exclude",
+    }  # fmt: skip
+    return Dataset(layout=layout, root=root, **usual | more)
 
 
 def write_set(folder: Path, name: str, count: int = 4, size=(16, 32), seed: int = 0):

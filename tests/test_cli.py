@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,6 +12,7 @@ SHARD = "data/prepared/miniature/gta5/train-64x128"
 @pytest.fixture
 def drawn(world):
     world.run("madan", "miniature", "gta5")
+    world.run("madan", "verify", "gta5/train")
     return world
 
 
@@ -20,7 +22,7 @@ def refused(world, *words, command=("prepare", "gta5/train/0")):
     assert all(word in said for word in words), said
     for folder in ("data/prepared", "results"):
         left = [path for path in (world.root / folder).rglob("*") if path.is_file()]
-        assert not left, left
+        assert not [path for path in left if "verify" not in path.parts], left
 
 
 def test_truncated_image_is_named(drawn):
@@ -29,14 +31,10 @@ def test_truncated_image_is_named(drawn):
     refused(drawn, "images/00003.png", "cut short")
 
 
-def test_label_without_its_image_is_named(drawn):
-    (drawn.root / "data/miniature/gta5/images/00002.png").unlink()
-    refused(drawn, "images/00002.png not found", "labels/00002.png")
-
-
-def test_image_without_its_label_is_named(drawn):
-    (drawn.root / "data/miniature/gta5/labels/00002.png").unlink()
-    refused(drawn, "labels/00002.png not found", "images/00002.png")
+@pytest.mark.parametrize("folder", ["images", "labels"])
+def test_file_that_is_gone_since_it_was_verified_is_named(drawn, folder):
+    (drawn.root / "data/miniature/gta5" / folder / "00002.png").unlink()
+    refused(drawn, f"{folder}/00002.png cannot be read")
 
 
 def test_image_and_label_of_two_sizes_are_named_with_both(drawn):
@@ -49,17 +47,33 @@ def test_image_and_label_of_two_sizes_are_named_with_both(drawn):
 
 def test_missing_folder_is_named(world):
     world.change("scale", "paper")
-    refused(world, "data/raw/gta5 not found", "domains")
+    said = world.run("madan", "verify", "gta5/train", expect=2).stdout
+    assert "data/raw/gta5 not found" in said and "domains" in said and "Traceback" not in said
 
 
 def test_missing_upstream_is_named_with_the_way_to_make_it(world):
-    refused(world, "snakemake data/miniature/gta5/digest")
+    refused(world, "snakemake results/verify/miniature/gta5/train/digest")
+    said = world.run("madan", "verify", "gta5/train", expect=2).stdout
+    assert "snakemake data/miniature/gta5/digest" in said and said.count("\n") == 1
 
 
 def test_unwritable_output_is_named(drawn):
     (drawn.root / "data/prepared").write_text("a file where a folder should be")
     said = drawn.run("madan", "prepare", "gta5/train/0", expect=1).stdout
     assert "data/prepared" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("layout", ["bdd100k", "camvid"])
+def test_another_targets_layout_is_drawn_verified_and_prepared(world, layout):
+    root = f"data/miniature/{layout}"
+    world.change(f"domains.{layout}", {"layout": layout, "root": root, "size": [64, 128]})
+    world.change(f"miniature.images.{layout}", {"train": 3, "val": 2})
+    world.run("madan", "miniature", layout)
+    said = world.run("madan", "verify", layout).stdout
+    assert f"{layout}/train ({layout}): fit; 3 pairs" in said
+    assert f"{layout}/val ({layout}): fit; 2 pairs" in said
+    world.run("madan", "prepare", f"{layout}/train/0")
+    assert len(np.load(next(world.root.glob(f"data/prepared/*/{layout}/*/*/images.npy")))) == 3
 
 
 def test_misspelt_key_is_named(world):
@@ -98,7 +112,7 @@ def test_incomplete_address_is_a_sentence(world, command):
 
 
 def test_every_command_explains_itself_with_an_example(world):
-    commands = "miniature prepare translate stylise segment adapt evaluate table".split()
+    commands = "miniature verify prepare translate stylise segment adapt evaluate table".split()
     said = world.run("madan", "--help").stdout
     assert all(f"\n  {command} " in said for command in commands)
     for command in commands:

@@ -191,6 +191,128 @@ def test_domain_without_images_to_draw_is_refused(raw):
     refused(raw, "miniature.images lacks synthia")
 
 
+MINE = {
+    "images": "photos/{split}/{name}.jpg",
+    "labels": "masks/{split}/{name}.png",
+    "ids": {"road": [0], "person": [7, 8]},
+    "ignore": [255],
+}
+
+
+def with_own(raw, changes=None, **domain):
+    """params.yaml with a dataset of one's own at the paper's scale; None takes a key away."""
+    own = {key: value for key, value in (MINE | (changes or {})).items() if value is not None}
+    place = {"layout": "mine", "root": "data/raw/mine", "size": [600, 1080]}
+    raw["paper"]["domains"]["mine"] = place | domain
+    return raw | {"scale": "paper", "layouts": {"mine": own}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"images": "{name}.jpg", "labels": "deep/er/{name}_mask.png"},
+        {"images": "{split}/img/{name}.jpg", "labels": "{split}/seg/{name}.png"},
+        {"images": "leftImg-{split}/{name}.jpg", "labels": "gt-{split}/{name}.png"},
+        {"ids": "cityscapes", "ignore": []},
+        {"ids": None, "colours": {"road": [[128, 64, 128]]}, "ignore": [[0, 0, 0]]},
+        {"folders": {"train": "training", "val": "validation"}},
+    ],
+)
+def test_a_dataset_of_ones_own_is_a_few_lines(raw, changes):
+    data = config.resolve(with_own(raw, changes)).dataset("mine")
+    assert data.own is not None and data.own.images == (MINE | changes)["images"]
+    assert config.resolve(raw).dataset("gta5").own is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": "/photos/{split}/{name}.jpg"}, ["layouts.mine.images", "below the domain's"]),
+        ({"labels": "../masks/{split}/{name}.png"}, ["layouts.mine.labels", "below the domain's"]),
+        ({"images": "photos/{split}/../../{name}.jpg"}, ["below the domain's root"]),
+        ({"images": "photos/{split}/all.jpg"}, ["layouts.mine.images", "{name}.png"]),
+        ({"images": "photos/{name}/{split}.jpg"}, ["layouts.mine.images"]),
+        ({"images": "photos/{name}/{name}.jpg"}, ["layouts.mine.images"]),
+        ({"images": "photos/{split}{name}.jpg"}, ["layouts.mine.images"]),
+        ({"images": "photos/{splt}/{name}.jpg"}, ["layouts.mine.images", "{splt}"]),
+        ({"images": "photos/{name}.jpg"}, ["{split} in only one of images and labels"]),
+        ({"ids": None, "ignore": []}, ["layouts.mine needs ids, or colours"]),
+        ({"colours": {"road": [[1, 2, 3]]}}, ["layouts.mine needs ids, or colours"]),
+        ({"ids": {"rode": [0]}}, ["layouts.mine", "rode", "did you mean road?"]),
+        ({"ids": "cityscape"}, ["layouts.mine.ids", "did you mean cityscapes?"]),
+        ({"ids": {"road": [0, 3], "car": [3]}}, ["gives 3 to two classes"]),
+        ({"ids": {"road": [0, 255]}}, ["gives 255 to two classes"]),
+        ({"ids": {"road": [256]}}, ["layouts.mine.ids", "256"]),
+        ({"ids": {"road": [-1]}}, ["layouts.mine.ids", "-1"]),
+        ({"ignore": [[0, 0, 0]]}, ["layouts.mine.ignore"]),
+        ({"ids": None, "colours": {"road": [[0, 0, 256]]}, "ignore": []}, ["256"]),
+        ({"folders": {"training": "x"}}, ["layouts.mine.folders", "did you mean train?"]),
+        ({"folders": {"val": "../../elsewhere"}}, ["layouts.mine.folders", "below the domain's"]),
+        ({"ids": {}}, ["layouts.mine"]),
+        ({"image": "x"}, ["layouts.mine.image", "did you mean images?"]),
+        ({"labels": None}, ["layouts.mine.labels is missing"]),
+        ({"labels": MINE["images"]}, ["layouts.mine", "images", "labels"]),
+    ],
+)
+def test_layout_of_ones_own_that_cannot_be_is_refused(raw, changes, words):
+    refused(with_own(raw, changes), *words)
+
+
+def test_layout_of_ones_own_is_not_drawn(raw):
+    raw["domains"]["mine"] = {"layout": "mine", "root": "data/miniature/mine", "size": [64, 128]}
+    raw["miniature"]["images"]["mine"] = {"train": 4}
+    refused(raw | {"layouts": {"mine": MINE}}, "domains.mine.layout", "paper.domains")
+
+
+def test_layout_with_the_name_of_a_release_is_refused(raw):
+    refused(raw | {"layouts": {"camvid": MINE}}, "layouts.camvid", "choose another")
+
+
+def test_unknown_layout_is_refused_with_the_nearest(raw):
+    refused(with_own(raw, layout="mein"), "domains.mine.layout", "did you mean mine?")
+    raw = with_own(raw, layout="bdd10k")
+    refused(raw, "domains.mine.layout", "did you mean bdd100k?", "gta5, synthia", "mine")
+
+
+@pytest.mark.parametrize(
+    ("layout", "splits", "words"),
+    [
+        ("synthia", {"train": 0.9, "val": 0.2}, ["domains.mine.splits", "1.1"]),
+        ("gta5", {"train": 0.5}, ["domains.mine.splits", "0.5"]),
+        ("gta5", {"train": 1.5, "val": -0.5}, ["domains.mine.splits"]),
+        ("gta5", {"training": 1}, ["domains.mine.splits"]),
+        ("gta5", "every", ["domains.mine.splits", "every"]),
+        ("cityscapes", "all", ["domains.mine.splits", "folders of cityscapes are its splits"]),
+        ("camvid", {"train": 1}, ["domains.mine.splits", "folders of camvid are its splits"]),
+        ("mine", {"train": 1}, ["domains.mine.splits", "folders of mine are its splits"]),
+    ],
+)
+def test_splits_that_a_dataset_cannot_have_are_refused(raw, layout, splits, words):
+    refused(with_own(raw, layout=layout, splits=splits), *words)
+
+
+@pytest.mark.parametrize("splits", ["all", {"train": 0.7, "val": 0.2, "test": 0.1}, "given"])
+@pytest.mark.parametrize("layout", ["gta5", "synthia"])
+def test_lists_of_splits_are_given_derived_by_shares_or_all_for_training(raw, layout, splits):
+    data = config.resolve(with_own(raw, layout=layout, splits=splits)).dataset("mine")
+    assert data.splits == splits
+
+
+@pytest.mark.parametrize(
+    ("domain", "words"),
+    [
+        ({"exclude": {15188: "white"}}, ["domains.mine.exclude", "15188"]),
+        ({"exclude": ["15188"]}, ["domains.mine.exclude"]),
+        ({"exclude": {"15188": None}}, ["domains.mine.exclude"]),
+        ({"known_damage": "repair"}, ["domains.mine.known_damage", "'exclude' or 'keep'"]),
+        ({"root": None}, ["domains.mine needs layout, root and size"]),
+    ],
+)
+def test_domain_that_says_nothing_clear_is_refused(raw, domain, words):
+    refused(with_own(raw, **domain), *words)
+
+
 def test_another_source_is_a_diff_of_params_only(raw):
     raw["domains"]["third"] = raw["domains"]["gta5"] | {"root": "data/miniature/third"}
     raw["miniature"]["images"]["third"] = {"train": 4}

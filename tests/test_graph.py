@@ -70,6 +70,50 @@ def test_settings_of_upstream_are_part_of_an_artefacts_promise(raw, graph):
         assert graph.promise(artefact)[1] == other.promise(artefact)[1]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "anew"),
+    [
+        ("size", [32, 64], {"prepared"}),
+        ("shards", 2, {"prepared"}),
+        ("exclude", {"00001": "a reason"}, {"verified", "prepared"}),
+        ("known_damage", "keep", {"verified", "prepared"}),
+        ("splits", "all", {"verified", "prepared"}),
+    ],
+)
+def test_what_decides_the_pairs_is_verified_anew_and_what_only_shapes_them_is_not(
+    raw, graph, key, value, anew
+):
+    artefacts = [GTA5, Artefact("verified", "gta5/train"), Artefact("prepared", "gta5/train/0")]
+    for section in ("segmenter", "translator", "adaptation"):
+        raw["training"][section]["crop"] = [32, 64]
+    before = [graph.promise(artefact) for artefact in artefacts]
+    raw["domains"]["gta5"][key] = value
+    now = Graph(config.resolve(raw))
+    changed = {
+        artefact.kind
+        for artefact, promise in zip(artefacts, before, strict=True)
+        if now.promise(artefact) != promise
+    }
+    assert changed == anew
+
+
+def test_changed_raw_files_are_planned_anew(raw, tmp_path, graph):
+    raw["scale"] = "paper"
+    raw["paper"]["domains"]["cityscapes"]["root"] = str(tmp_path / "raw")
+    val, train = (Artefact("verified", f"cityscapes/{split}") for split in ("val", "train"))
+    plans = []
+    for path in ("leftImg8bit/val/a/a_leftImg8bit.png", "gtFine/val/a/a_gtFine_labelIds.png"):
+        plans.append(Graph(config.resolve(raw)).planned(val))
+        (tmp_path / "raw" / path).parent.mkdir(parents=True)
+        (tmp_path / "raw" / path).touch()
+    of_train = Graph(config.resolve(raw)).planned(train)
+    plans.append(Graph(config.resolve(raw)).planned(val))
+    (tmp_path / "raw" / path).write_text("more")
+    plans.append(Graph(config.resolve(raw)).planned(val))
+    assert len(set(plans)) == 4
+    assert Graph(config.resolve(raw)).planned(train) == of_train
+
+
 def test_a_runs_own_steps_hide_those_of_its_kind(raw, graph):
     raw["segmenters"]["source-gta5"]["steps"] = 5
     first = Graph(config.resolve(raw))
@@ -86,7 +130,7 @@ def test_upstream_made_with_other_settings_is_refused(raw, graph):
     other = Graph(config.resolve(raw))
     with (
         pytest.raises(Refusal, match="data/miniature/gta5 was made with other settings"),
-        other.publish(Artefact("prepared", "gta5/train/0")),
+        other.publish(Artefact("verified", "gta5/train")),
     ):
         pass
 
@@ -94,7 +138,7 @@ def test_upstream_made_with_other_settings_is_refused(raw, graph):
 def test_missing_upstream_is_refused_with_the_command_that_makes_it(graph):
     with (
         pytest.raises(Refusal, match="snakemake data/miniature/gta5/digest"),
-        graph.publish(Artefact("prepared", "gta5/train/0")),
+        graph.publish(Artefact("verified", "gta5/train")),
     ):
         pass
 
@@ -182,7 +226,19 @@ def test_a_changed_formula_reaches_exactly_the_commands_that_use_it(package):
     path = package / "losses.py"
     path.write_text(path.read_text().replace("output - 1", "output - 0.9"))
     changed = {kind for kind in before if digest(package, *MODULES[kind]) != before[kind]}
-    assert changed == {"translators", "segmenters", "adaptations", "scores"}
+    assert changed == {"translators", "segmenters", "adaptations", "scores", "predictions"}
+
+
+def test_a_better_verify_makes_nothing_anew_but_another_layout_does(package):
+    before = {kind: digest(package, *modules) for kind, modules in MODULES.items()}
+    changes = {}
+    for name in ("verify", "layouts"):
+        with (package / f"{name}.py").open("a") as file:
+            file.write("\nx = 1\n")
+        now = {kind: digest(package, *modules) for kind, modules in MODULES.items()}
+        changes[name] = {kind for kind in now if now[kind] != before[kind]}
+    assert changes["verify"] == set()
+    assert {"verified", "prepared"} <= changes["layouts"]
 
 
 def test_the_shell_around_the_science_is_not_code(package):
@@ -216,5 +272,5 @@ def test_certificate_is_one_line(graph):
     make(graph, GTA5)
     text = graph.certificate(GTA5).read_text()
     assert text.count("\n") == 1 and set(json.loads(text)) == {
-        "content", "settings", "code", "inputs", "data",
+        "content", "settings", "code", "inputs", "data", "files",
     }  # fmt: skip

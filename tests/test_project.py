@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -11,13 +12,16 @@ import pytest
 from conftest import PROJECT
 from ruamel.yaml import YAML
 
+from madan import config
+from madan.graph import Graph
+
 LEVELS = [
     {"__init__", "labels", "config"},
-    {"certificates", "graph", "scene", "miniature", "datasets", "batches", "generator",
-     "discriminators", "fcn8s", "checkpoints", "progress"},
+    {"certificates", "graph", "guard", "scene", "miniature", "native", "layouts", "datasets",
+     "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
-    {"tables", "figures"},
+    {"tables", "figures", "export", "plan"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
@@ -55,14 +59,14 @@ def test_the_package_does_not_know_snakemake():
 
 
 def test_commands_that_need_no_torch_do_not_import_it():
-    code = "import sys, madan.cli, madan.datasets, madan.miniature, madan.tables; "
+    code = "import sys, madan.cli, madan.datasets, madan.native, madan.verify, madan.tables; "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def pins(lines) -> dict[str, str]:
     pairs = (line.split(";")[0].split("#")[0].strip().split("==") for line in lines if "==" in line)
-    return {name.lower().replace("_", "-"): version for name, version in pairs}
+    return {name.split("[")[0].lower().replace("_", "-"): version for name, version in pairs}
 
 
 def test_requirements_hold_every_pin_of_the_project():
@@ -83,11 +87,11 @@ def test_environment_is_python_and_the_same_requirements():
     assert pip == "pip" and packages == {"pip": ["-r requirements.txt", "-e ."]}
 
 
-def commands(text: str) -> list[str]:
-    """Lines of the shell blocks of a document that call make, madan or snakemake."""
+def commands(text: str, tools: str = "make|madan|snakemake") -> list[str]:
+    """Lines of the shell blocks of a document that call one of these tools."""
     blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)
     lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [line.split("#")[0] for line in lines if re.match(r"(make|madan|snakemake)\b", line)]
+    return [line.split("#")[0] for line in lines if re.match(rf"({tools})\b", line)]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -95,6 +99,7 @@ def test_commands_of_the_documents_exist(document):
     from madan.cli import app
 
     known = {command.callback.__name__ for command in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     for line in commands(document.read_text()):
         tool, *words = line.split()
@@ -103,6 +108,32 @@ def test_commands_of_the_documents_exist(document):
             assert set(words) <= targets, line
         elif tool == "madan" and words:
             assert words[0] in known, line
+
+
+def test_dvc_commands_of_the_documents_are_ones_that_dvc_takes():
+    from dvc.cli.parser import get_main_parser
+
+    parser = get_main_parser()
+    lines = [line for path in DOCUMENTS for line in commands(path.read_text(), "dvc")]
+    assert len(lines) > 10
+    for line in lines:
+        parser.parse_args(shlex.split(line)[1:])  # exits where DVC knows no such word
+
+
+def test_dvc_looks_at_every_section_of_the_settings_that_decides_what_it_keeps():
+    stage = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]
+    assert set(stage["params"]) == set(config.Params.model_fields) - {"export", "resources"}
+
+
+def test_dvc_versions_every_place_where_results_lie(raw):
+    """A kind of artefact that the tables need and no out holds would be lost to a fresh clone."""
+    outs = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]["outs"]
+    assert all(settings == {"persist": True} for out in outs for settings in out.values())
+    places = [next(iter(out)).replace("${scale}", "miniature") for out in outs]
+    graph = Graph(config.resolve(raw))
+    for artefact in graph.everything():
+        path = graph.certificate(artefact)
+        assert any(path.is_relative_to(place) for place in places), path
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -39,7 +39,7 @@ def go(tmp_path):
         method = Walk(*method_args)
         settings = {"training": {"lr": 0.1}} | more.pop("settings", {})
         run = training.Run(
-            title="walk", seed=3, steps=steps, threads=1, save_every=3, log_every=2,
+            title="walk", seed=3, steps=steps, save_every=3, log_every=2,
             state=tmp_path / "state", key=more.get("key", "k"), settings=settings,
         )  # fmt: skip
         training.fit(method, run, tmp_path / log)

@@ -204,10 +204,35 @@ def test_a_target_that_no_run_makes_is_refused_with_the_nearest(world):
     assert "did you mean pooled?" in said
 
 
+def test_missing_datasets_are_all_named_before_anything_runs(world):
+    world.change("scale", "paper")
+    said = world.snakemake(expect=1)
+    roots = "data/raw/gta5", "data/raw/synthia", "data/raw/cityscapes"
+    for root, source in zip(roots, ("tu-darmstadt", "synthia-dataset", "cityscapes-"), strict=True):
+        [line] = [line for line in said.splitlines() if f": {root}," in line]
+        assert source in line and "GB" in line
+    assert "Traceback" not in said and not (world.root / "results").exists()
+
+
 def test_another_scale_has_paths_of_its_own(done):
     done.change("scale", "paper")
+    for name in ("gta5", "synthia", "cityscapes"):
+        (done.root / "data/raw" / name).mkdir(parents=True)
     planned = done.planned()
     assert "results/paper/translators/madan/seed0" in planned
     assert not {path for path in planned if "miniature" in path}
     done.change("scale", "miniature")
     assert done.planned() == set()
+
+
+def test_another_raw_file_is_verified_and_what_follows_from_it(done):
+    done.change("scale", "paper")
+    image = done.root / "data/raw/cityscapes/leftImg8bit/val/a/a_leftImg8bit.png"
+    for path in (image, done.root / "data/raw/gta5/a", done.root / "data/raw/synthia/a"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    of_val, of_train = (f"results/verify/paper/cityscapes/{split}" for split in ("val", "train"))
+    done.snakemake(f"{of_val}/digest", f"{of_train}/digest")
+    assert not done.planned(f"{of_val}/digest", f"{of_train}/digest")
+    image.with_name("b_leftImg8bit.png").touch()
+    assert done.planned(f"{of_val}/digest", f"{of_train}/digest") == {of_val}

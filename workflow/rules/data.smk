@@ -18,6 +18,28 @@ rule miniature:
         "madan miniature {wildcards.domain} --planned {params.planned} > {log} 2>&1"
 
 
+# What is usable without some pairs ends with 1; what was left out is in the report.
+rule verify:
+    input:
+        raw,
+    output:
+        "results/verify/{scale}/{domain}/{split}/digest",
+        "results/verify/{scale}/{domain}/{split}/items.json",
+    log:
+        "logs/{scale}/verify/{domain}-{split}.log",
+    benchmark:
+        "logs/{scale}/verify/{domain}-{split}.tsv"
+    priority: priority("verified", "{domain}/{split}")
+    threads: cpus("verify")
+    resources:
+        **asks("verify"),
+    params:
+        planned=planned("verified", "{domain}/{split}"),
+    shell:
+        "madan verify {wildcards.domain}/{wildcards.split} --jobs {threads}"
+        " --planned {params.planned} > {log} 2>&1 || test $? -eq 1"
+
+
 rule prepare:
     input:
         needed("prepared", "{domain}/{split}/{shard}"),

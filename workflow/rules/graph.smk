@@ -1,13 +1,21 @@
 # The graph behind the rules: the package says what is made from what, and under which settings.
 import os
 import signal
+import sys
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.persistence.file import FilePersistence
 
+# The package beside the Snakefile is what runs, whichever one is installed.
+sys.path.insert(0, str(workflow.basedir))
+path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, path)))
+
+from madan import guard
 from madan.graph import Artefact, Graph
 from madan.config import Refusal, load
+from madan.layouts import wanted
 
 if config:
     raise WorkflowError(
@@ -15,9 +23,9 @@ if config:
     )
 try:
     GRAPH = Graph(load())
+    RECORDED = FilePersistence(nolock=True)
     if not workflow.remote_exec:
-        records = FilePersistence(nolock=True)
-        GRAPH.refuse_strangers(lambda path: records.params(IOFile(str(path))))
+        guard.refuse_strangers(GRAPH, lambda path: RECORDED.params(IOFile(str(path))))
 except Refusal as refusal:
     raise WorkflowError(str(refusal))
 
@@ -59,19 +67,41 @@ def node(kind, name, wildcards):
 
 
 def needed(kind, name):
-    return lambda wildcards: [
-        GRAPH.certificate(other) for other in GRAPH.inputs(node(kind, name, wildcards))
-    ]
+    def certificates(wildcards):
+        artefact = node(kind, name, wildcards)
+        mine = str(GRAPH.certificate(artefact))
+        paths = [str(GRAPH.certificate(other)) for other in GRAPH.inputs(artefact)]
+        if guard.outdated(GRAPH, artefact):
+            workflow.dag.forcefiles.add(mine)
+        # Without a record Snakemake goes by times, which a checkout leaves in any order.
+        elif RECORDED.params(IOFile(mine)) is None and guard.sound(GRAPH, artefact):
+            return [ancient(path) for path in paths]
+        return paths
+
+    return certificates
 
 
 def needed_by_table(name):
     def certificates(wildcards):
         table = node("tables", name, wildcards)
         # Snakemake lets alone what is missing between two files that exist.
-        workflow.dag.forcefiles.update(GRAPH.gone(table))
+        workflow.dag.forcefiles.update(guard.gone(GRAPH, table.name))
         return needed("tables", name)(wildcards)
 
     return certificates
+
+
+def raw(wildcards):
+    absent = [(name, GRAPH.params.dataset(name)) for name in GRAPH.absent()]
+    if absent:
+        # Raised as an exception, it would drown in Snakemake's own lines.
+        lines = [wanted(name, dataset) for name, dataset in absent]
+        sys.exit(
+            "madan: these datasets are missing; put them, or links, where params.yaml says:\n  "
+            + "\n  ".join(lines)
+            + "\n(docs/data.md has more; `scale: miniature` needs no download.)"
+        )
+    return needed("verified", "{domain}/{split}")(wildcards)
 
 
 def planned(kind, name):

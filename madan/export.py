@@ -1,0 +1,269 @@
+"""Exports: stylised datasets as releases in their source's native layout, predictions as images.
+
+A release holds x'_i = G_i(x_i) of the raw images, at their size, beside copies of their labels.
+Predictions are label ids, as the Cityscapes server and scripts want them, and colour overlays.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from ruamel.yaml import YAML
+
+from madan import __version__, batches, datasets, evaluation, labels, layouts, stylisation, training
+from madan.config import Dataset, Export, Refusal
+from madan.datasets import Array, Pictures, Verified
+from madan.fcn8s import FCN8s
+from madan.layouts import Form
+from madan.progress import Meter
+
+SPLIT = "train"  # what translators stylise
+DRAWN = (
+    "- These images are of the drawn miniature world: in the layouts of the datasets named here, "
+    "but with nothing of them in it, so that their terms do not apply."
+)
+
+
+class Member(NamedTuple):
+    """A dataset of a source (a union has several), and what verify lets through of it."""
+
+    name: str
+    dataset: Dataset
+    verified: Verified
+
+
+@torch.inference_mode()
+def release(
+    generator: torch.nn.Module, members: Sequence[Member], target: Dataset, out: Path,
+    precision: str, tiles: Export, story: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write a source's train images, stylised in native size, beside their labels as they are.
+
+    Below `out`, of a union below a folder for each member, lie RGB PNGs [H, W, 3] and labels in the
+    source's layout; in `out` manifest.json, README.md and SHA256SUMS. `story` says what made them:
+    run, source, target, seed, scale and more, all of which the two texts hold.
+    Refusal when a raw file is not what was verified.
+    """
+    generator.eval()
+    files = _Files(out)
+    meter = Meter("export", sum(len(member.verified.pairs) for member in members), every=60)
+    done, parts = 0, {}
+    for member in members:
+        folder = _folder(member, members)
+        form, images = _form(member.dataset), {}
+        for name, (of_image, _) in member.verified.pairs.items():
+            image, label = _raw(member, name)
+            stylised = _stylised(generator, image, precision, tiles)
+            images[name] = {
+                "source": of_image,
+                "stylised": files.add(folder + form.images.replace("{name}", name), png(stylised)),
+                "label": files.add(folder + form.labels.replace("{name}", name), label),
+                "size": list(image.shape[:2]),
+            }
+            done += 1
+            meter.show(done, {})
+        split_file = member.dataset.root / layouts.of(member.dataset).split_file
+        if split_file.is_file():
+            files.add(folder + split_file.name, split_file.read_bytes())
+        parts[member.name] = {"images": images, "excluded": member.verified.excluded}
+    meter.close()
+    story = {**story, "split": SPLIT, "version": __version__}
+    files.add("manifest.json", _json({**story, "members": parts}))
+    files.add("README.md", _readme(members, target, story).encode())
+    files.sum()
+
+
+def predictions(
+    net: FCN8s, pictures: Pictures, batch: int, precision: str, out: Path,
+    protocol: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write F's predictions of labelled pictures as out/labelIds/ and out/overlay/<name>.png.
+
+    labelIds: Cityscapes label ids uint8 [H, W] in the label's native size. overlay: the prepared
+    image [h, w, 3], half covered with the classes' colours. manifest.json holds the protocol.
+    """
+    files, said = _Files(out), {}
+    for row, score in evaluation.scored(net, pictures, batch, precision):
+        name, image, size = pictures.called(row), pictures.image(row), pictures.label(row).shape
+        seen = evaluation.predict(score, image.shape[:2])
+        files.add(f"overlay/{name}.png", png(overlay(image, seen)))
+        ids = labels.to_label_ids(evaluation.predict(score, size))
+        said[name] = {"labelIds": files.add(f"labelIds/{name}.png", png(ids)), "size": size}
+    files.add("manifest.json", _json({**protocol, "version": __version__, "files": said}))
+
+
+def overlay(image: Array, train_ids: Array) -> Array:
+    """Image [h, w, 3] and the colours of its train ids [h, w], half of each, uint8 [h, w, 3]."""
+    mixed = (image.astype(np.uint16) + labels.colour(train_ids)) // 2
+    return np.where((train_ids == labels.IGNORE)[..., None], image, mixed).astype(np.uint8)
+
+
+def png(pixels: Array) -> bytes:
+    """RGB [H, W, 3] or grey [H, W] uint8 as the bytes of a PNG."""
+    # OpenCV, which has blue first, takes two thirds of Pillow's time at the same size.
+    _, content = cv2.imencode(
+        ".png", np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels),
+        [cv2.IMWRITE_PNG_COMPRESSION, 1],
+    )  # fmt: skip
+    return content.tobytes()
+
+
+class _Files:
+    """The files of an export, and their checksums."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.sums: dict[str, str] = {}
+
+    def add(self, name: str, content: bytes) -> str:
+        """Write a file, and give the first 16 digits of its SHA-256, as manifests have it."""
+        path = self.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self.sums[name] = hashlib.sha256(content).hexdigest()
+        return self.sums[name][:16]
+
+    def sum(self) -> None:
+        """Write SHA256SUMS, for `sha256sum --check`."""
+        lines = (f"{self.sums[name]}  {name}\n" for name in sorted(self.sums))
+        (self.out / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+
+
+def _raw(member: Member, name: str) -> tuple[Array, bytes]:
+    """Image [H, W, 3] and the bytes of its label, both as they were verified."""
+    item = layouts.item(member.dataset, SPLIT, name)
+    image, of_image = datasets.read_image(item.image)
+    label = item.label.read_bytes()
+    if (of_image, hashlib.sha256(label).hexdigest()[:16]) != member.verified.pairs[name]:
+        raise Refusal(
+            f"{item.image} or {item.label} changed since it was verified: "
+            f"madan verify {member.name}/{SPLIT} and run snakemake again."
+        )
+    return image, label
+
+
+def _stylised(generator: torch.nn.Module, image: Array, precision: str, tiles: Export) -> Array:
+    """x' of an image [H, W, 3], of the same size."""
+    x = batches.scale(torch.from_numpy(image.copy())[None]).to(training.device())
+    with training.autocast(precision):
+        made = stylisation.whole_or_tiled(generator, x, tiles.tile, tiles.overlap)
+    return np.asarray(stylisation.to_bytes(made)[0])
+
+
+def _form(dataset: Dataset) -> Form:
+    """The source's layout with PNGs for images, whatever they were.
+
+    Refusal where that would give an image the name of its label.
+    """
+    form = layouts.form(dataset, SPLIT)
+    images = PurePosixPath(form.images).with_suffix(".png").as_posix()
+    if images == form.labels:
+        raise Refusal(
+            f"layouts.{dataset.layout} has images and labels in one folder, where a stylised PNG "
+            "would have the name of its label; move labels to a folder of their own."
+        )
+    return form._replace(images=images)
+
+
+def _folder(member: Member, members: Sequence[Member]) -> str:
+    return f"{member.name}/" if len(members) > 1 else ""
+
+
+def _readme(members: Sequence[Member], target: Dataset, story: Mapping[str, Any]) -> str:
+    """Provenance, terms, how to read it and what was left out, in Markdown."""
+    run, source = story["run"], story["source"]
+    count = sum(len(member.verified.pairs) for member in members)
+    made = "\n".join(f"| {key} | {_plain(story[key])} |" for key in story)
+    learned = f"Target {story['target']}, which the generator has learned from"
+    terms = [_terms(f"Source {member.name}", member.dataset) for member in members]
+    if story["scale"] == "miniature":
+        terms.insert(0, DRAWN)
+    gone = [
+        f"- {member.name}/{name}: {reason}"
+        for member in members for name, reason in sorted(member.verified.excluded.items())
+    ]  # fmt: skip
+    all_terms = "\n".join([*terms, _terms(learned, target)])
+    all_gone = "\n".join(gone) or "Nothing."
+    return f"""# {source} in the style of {story["target"]}, by {run}
+
+{count} images of the {SPLIT} split of {source}, sent through the generator of the run {run}
+by madan, a pipeline for MADAN (Multi-source Domain Adaptation for Semantic Segmentation, Zhao et
+al., 2019); `translator` below says which of its terms took part. They are 8-bit RGB PNGs, whatever
+the source has, of the size and under the names of their sources. The labels are the source's own
+files, byte for byte. Images of more pixels than `tile` were generated in tiles (height, width) that
+fade into each other over `overlap` pixels.
+
+## How it was made
+
+| | |
+|---|---|
+{made}
+
+`settings` and `code` are digests of params.yaml and of the package, all that lies upstream
+included. manifest.json holds this table, and for every image its size [height, width] and the
+SHA-256 (16 digits) of the source image, the stylised image and the label.
+
+## How to read it
+
+The files lie as in the source's layout. In params.yaml, FOLDER being where this file lies:
+
+```yaml
+{_snippet(members, run)}```
+
+Check the files with `sha256sum --check SHA256SUMS`. A list of splits, where the source has one, is
+copied whole; only its {SPLIT} images are here. `digest` is the pipeline's certificate.
+
+## Terms
+
+{all_terms}
+
+## Left out
+
+{all_gone}
+"""
+
+
+def _terms(what: str, dataset: Dataset) -> str:
+    layout = layouts.of(dataset)
+    source = layout.source or "a dataset of one's own"
+    return f"- {what} (layout {dataset.layout}): {source}. Terms: {layout.licence or 'not known'}."
+
+
+def _snippet(members: Sequence[Member], run: str) -> str:
+    """What params.yaml says to read a release: its domains, and layouts that no release has."""
+    domains, own = {}, {}
+    for member in members:
+        dataset, form = member.dataset, _form(member.dataset)
+        layout, splits = dataset.layout, {} if layouts.by_folder(dataset) else {"splits": "all"}
+        if dataset.own or form != layouts.form(dataset, SPLIT):
+            known = {"ids": layout}
+            if dataset.own:
+                known = dataset.own.model_dump(mode="json", exclude={"folders"}, exclude_unset=True)
+            layout, splits = f"{layout}-stylised", {"splits": "all"}
+            own[layout] = {**known, "images": form.images, "labels": form.labels}
+        domains[f"{run}-{member.name}"] = {
+            "layout": layout,
+            "root": f"FOLDER/{_folder(member, members)}".rstrip("/"),
+            "size": list(dataset.size),
+            "known_damage": "keep",
+            **splits,
+        }
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = None  # lists of numbers on one line
+    yaml.dump({"layouts": own, "domains": domains} if own else {"domains": domains}, text)
+    return text.getvalue()
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()

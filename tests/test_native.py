@@ -1,0 +1,220 @@
+"""The native formats: the drawn world is on disk what the releases of the datasets are."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import loadmat
+
+from madan import labels, miniature, native
+from madan.layouts import LAYOUTS
+
+SIZE = (32, 64)
+
+
+def scene(domain: str, index: int = 0, split: str = "train"):
+    return miniature.draw(domain, split, index, seed=0, size=SIZE)
+
+
+def write(layout: str, root: Path, **images: int) -> None:
+    native.write(layout, root, images=images, size=SIZE, seed=0)
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    write("gta5", root / "gta5", train=3, val=2, test=1)
+    write("synthia", root / "synthia", train=3)
+    write("cityscapes", root / "cityscapes", train=4, val=3, test=2)
+    write("bdd100k", root / "bdd100k", train=2, val=1)
+    write("camvid", root / "camvid", train=2, val=1)
+    return root
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_native_ids_invert_the_label_table(layout):
+    train_ids = np.append(np.arange(19), labels.IGNORE).astype(np.uint8)
+    known = np.isin(train_ids, labels.TABLES[layout])
+    back = LAYOUTS[layout].table[native.native_ids(layout)[train_ids]]
+    np.testing.assert_array_equal(back, np.where(known, train_ids, labels.IGNORE))
+    assert known.sum() == (12 if layout == "camvid" else 20)
+
+
+def test_gta5_holds_images_and_palette_labels_under_running_numbers(world):
+    names = [f"{number:05d}.png" for number in range(1, 7)]
+    for folder in ("images", "labels"):
+        assert sorted(path.name for path in (world / "gta5" / folder).iterdir()) == names
+    split, index = "val", 1
+    image, train_ids = scene("gta5", index, split)
+    np.testing.assert_array_equal(read(world / "gta5/images/00005.png"), image)
+    label = Image.open(world / "gta5/labels/00005.png")
+    assert label.mode == "P"
+    np.testing.assert_array_equal(labels.TABLES["gta5"][np.asarray(label)], train_ids)
+    np.testing.assert_array_equal(np.asarray(label.convert("RGB")), labels.colour(train_ids))
+
+
+def test_gta5_split_mat_holds_disjoint_columns_and_mapping_mat_the_classes(world):
+    split = loadmat(world / "gta5/split.mat")
+    ids = [split[key] for key in ("trainIds", "valIds", "testIds")]
+    assert [column.shape for column in ids] == [(3, 1), (2, 1), (1, 1)]
+    assert np.concatenate(ids).ravel().tolist() == [1, 2, 3, 4, 5, 6]
+    classes = [str(cell[0]) for cell in loadmat(world / "gta5/mapping.mat")["classes"].ravel()]
+    assert classes[7] == "road" and classes[33] == "bicycle" and classes[0] == "unlabelled"
+
+
+def test_synthia_holds_class_and_instance_in_the_first_two_16_bit_channels(world):
+    image, train_ids = scene("synthia", 2)
+    np.testing.assert_array_equal(read(world / "synthia/RGB/0000002.png"), image)
+    path = world / "synthia/GT/LABELS/0000002.png"
+    blue, green, red = cv2.split(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    assert red.dtype == np.uint16
+    np.testing.assert_array_equal(labels.to_train_ids(red, "synthia"), train_ids)
+    assert len(np.unique(green)) > 2 and not blue.any()
+    colours = read(world / "synthia/GT/COLOR/0000002.png")
+    np.testing.assert_array_equal(colours, labels.colour(train_ids))
+
+
+def test_pillow_loses_the_16_bit_class_ids_of_synthia(world):
+    assert not np.asarray(Image.open(world / "synthia/GT/LABELS/0000000.png"))[..., 0].any()
+
+
+def test_cityscapes_holds_label_ids_beside_images_and_the_bonnet_as_ego_vehicle(world):
+    root = world / "cityscapes"
+    images = sorted((root / "leftImg8bit/train").glob("*/*_leftImg8bit.png"))
+    found = [path.relative_to(root / "leftImg8bit/train").as_posix() for path in images]
+    assert found[0] == "altenbruck/altenbruck_000000_000019_leftImg8bit.png" and len(found) == 4
+    seen = set()
+    for city, index in (("altenbruck", 0), ("lindenau", 1), ("moosheim", 2)):
+        image, train_ids = scene("cityscapes", index)
+        stem = f"train/{city}/{city}_000000_000019"
+        np.testing.assert_array_equal(read(root / f"leftImg8bit/{stem}_leftImg8bit.png"), image)
+        ids = read(root / f"gtFine/{stem}_gtFine_labelIds.png")
+        np.testing.assert_array_equal(labels.TABLES["cityscapes"][ids], train_ids)
+        seen |= set(ids[train_ids == labels.IGNORE].tolist())
+    assert seen == {native.EGO_VEHICLE}
+
+
+def test_splits_share_no_city_and_no_image(world):
+    root = world / "cityscapes/leftImg8bit"
+    cities = [{path.name for path in (root / s).iterdir()} for s in ("train", "val", "test")]
+    assert sum(map(len, cities)) == len(set.union(*cities))
+    folders = ("cityscapes/leftImg8bit", "gta5/images", "synthia/RGB")
+    images = [path.read_bytes() for folder in folders for path in (world / folder).rglob("*.png")]
+    assert len(images) == 18 and len(set(images)) == 18
+
+
+def test_bdd100k_holds_jpegs_and_train_ids_in_its_newer_folders(world):
+    found = sorted(files(world / "bdd100k"))
+    stems = ["00000000-", "00000001-"]
+    images = [name for name in found if name.startswith("images/10k/train/")]
+    truths = [name for name in found if name.startswith("labels/sem_seg/masks/train/")]
+    for stem, image, truth in zip(stems, images, truths, strict=True):
+        assert Path(image).name.startswith(stem) and image.endswith(".jpg")
+        assert Path(truth).stem == Path(image).stem and truth.endswith(".png")
+    ids = np.stack([read(world / "bdd100k" / truth) for truth in truths])
+    assert set(np.unique(ids)) <= {*range(19), labels.IGNORE}
+    assert labels.IGNORE in ids
+
+
+def test_camvid_holds_its_eleven_classes_and_the_rest_as_unlabelled(world):
+    assert len(list((world / "camvid/val").glob("*.png"))) == 1
+    paths = sorted((world / "camvid/trainannot").glob("*.png"))
+    assert [path.name for path in paths] == ["0006R0_f00000.png", "0006R0_f00001.png"]
+    ids = np.stack([read(path) for path in paths])
+    assert set(np.unique(ids)) <= set(range(12)) and 11 in ids
+
+
+@pytest.mark.parametrize(
+    ("layout", "form", "first"),
+    [
+        ("bdd100k", 1, "images/train/00000000-{}.jpg labels/train/00000000-{}_train_id.png"),
+        ("synthia", 1, "GT/COLOR/0000000.png GT/parsed_LABELS/0000000.png RGB/0000000.png"),
+    ],
+)
+def test_a_release_of_another_form_is_written_in_it(tmp_path, layout, form, first):
+    lies = LAYOUTS[layout].forms[form]
+    native.write(layout, tmp_path / "w", images={"train": 1}, size=SIZE, seed=0, form=lies)
+    name = native.NAMES[layout]("train", 0, {}).partition("-")[2]
+    assert sorted(files(tmp_path / "w")) == first.replace("{}", name).split()
+    if layout == "synthia":
+        ids = Image.open(tmp_path / "w/GT/parsed_LABELS/0000000.png")
+        assert ids.mode == "L"
+        np.testing.assert_array_equal(
+            labels.TABLES["synthia"][np.asarray(ids)], scene("synthia")[1]
+        )
+
+
+def test_targets_of_other_layouts_show_other_scenes_with_the_targets_look(world):
+    folders = ("cityscapes/leftImg8bit/train", "bdd100k/images", "camvid/train")
+    paths = [next(p for p in (world / name).rglob("*") if p.is_file()) for name in folders]
+    shown = [read(path).astype(float) for path in paths]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs(shown[one] - shown[other]).mean() > 10
+    saturation = [np.ptp(image, axis=2).mean() for image in (*shown, scene("gta5")[0])]
+    assert max(saturation[:3]) < saturation[3]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_writing_again_gives_the_same_bytes_another_day(tmp_path, monkeypatch, layout):
+    write(layout, tmp_path / "one", train=1)
+    monkeypatch.setattr("time.asctime", lambda *_: "Thu Jan  1 00:00:00 1970")
+    write(layout, tmp_path / "other", train=1)
+    assert files(tmp_path / "one") == files(tmp_path / "other")
+
+
+def test_a_failed_write_leaves_the_old_world_and_nothing_else(tmp_path, monkeypatch):
+    write("synthia", tmp_path / "synthia", train=1)
+    before = sorted(tmp_path.rglob("*"))
+    draw = miniature.draw
+
+    def fail_at_the_third(domain, split, index, **more):
+        if index == 2:
+            raise RuntimeError("disk on fire")
+        return draw(domain, split, index, **more)
+
+    monkeypatch.setattr(miniature, "draw", fail_at_the_third)
+    for name in ("synthia", "new"):
+        with pytest.raises(RuntimeError, match="disk on fire"):
+            write("synthia", tmp_path / name, train=3)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_writing_replaces_what_was_there(tmp_path):
+    write("cityscapes", tmp_path / "city", train=2, val=1)
+    (tmp_path / "city/stray.txt").touch()
+    write("cityscapes", tmp_path / "city", val=1)
+    files = [path for path in (tmp_path / "city").rglob("*") if path.is_file()]
+    assert len(files) == 2 and all("val" in path.parts for path in files)
+    assert [path.name for path in tmp_path.iterdir()] == ["city"]
+
+
+@pytest.mark.parametrize(
+    ("domain", "images", "sentence"),
+    [
+        ("synthia", {"train": 1, "test": 1}, "synthia has no split 'test', only train"),
+        ("gta5", {"train": -1}, "-1 images"),
+        ("kitti", {"train": 1}, "no layout 'kitti'; the layouts are gta5, .*camvid"),
+        ("kitti", {}, "no layout 'kitti'"),
+        ("camvid", {"night": 1}, "no split 'night'"),
+    ],
+)
+def test_an_impossible_world_is_refused_before_anything_is_written(
+    tmp_path, domain, images, sentence
+):
+    with pytest.raises(ValueError, match=sentence):
+        write(domain, tmp_path / "world", **images)
+    assert not any(tmp_path.iterdir())

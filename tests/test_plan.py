@@ -1,0 +1,126 @@
+"""Plan: sums, chains and sizes by hand; what is tried is tried once and has a believable cost."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import tiny
+from test_graph import make
+
+from madan import config, plan
+from madan.graph import Artefact, Graph
+from madan.plan import Line
+
+
+@pytest.fixture
+def graph(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Graph(config.resolve(tiny(raw)))
+
+
+def seconds_each(graph, took=1.0, done=()):
+    return [Line(a, a in done, 1, took, 0, 0) for a in graph.everything()]
+
+
+def test_one_at_a_time_takes_the_sum(graph):
+    lines = seconds_each(graph)
+    assert plan.duration(graph, lines, 1) == len(lines)
+
+
+def test_any_number_at_a_time_takes_the_longest_chain(graph):
+    lines = seconds_each(graph)
+    first = Artefact("miniature", "gta5")
+    assert plan.duration(graph, lines, 1000) == 1 + max(
+        graph.priority(line.artefact) for line in lines
+    )
+    slow = [line._replace(seconds=100.0) if line.artefact == first else line for line in lines]
+    assert plan.duration(graph, slow, 1000) >= 100 + graph.priority(first)
+
+
+def test_more_at_a_time_never_takes_longer_than_one(graph):
+    lines = seconds_each(graph)
+    one, two, three = (plan.duration(graph, lines, many) for many in (1, 2, 3))
+    assert len(lines) / 3 <= three <= two <= one
+    assert two >= len(lines) / 2
+
+
+def test_what_is_done_takes_no_time(graph):
+    done = graph.ancestry([Artefact("segmenters", "source-gta5")])
+    lines = seconds_each(graph, done=done)
+    assert plan.duration(graph, lines, 1) == len(lines) - len(done)
+    assert plan.duration(graph, seconds_each(graph, done=graph.everything()), 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "units", "size"),
+    [
+        ("miniature", "cityscapes", 24, 0),
+        ("verified", "cityscapes/test", 8, 0),
+        ("prepared", "synthia/train/1", 4, 4 * 64 * 128 * 4),
+        ("stylised", "cyclegan-combined/both", 16, 16 * 64 * 128 * 3),
+        ("segmenters", "pooled", 3, 0),
+        ("scores", "segmenters/pooled/cityscapes-test", 8, 0),
+        ("tables", "miou", 1, 0),
+    ],
+)
+def test_units_and_bytes_by_hand(graph, kind, name, units, size):
+    artefact = Artefact(kind, name)
+    assert plan._units(graph, artefact) == units
+    assert plan._bytes(graph, artefact, units) == size
+
+
+def test_published_counts_stand_for_data_that_are_not_there(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw["scale"] = "paper"
+    graph = Graph(config.resolve(raw))
+    assert plan._images(graph, "gta5", "train") == 24966
+    assert plan._images(graph, "cityscapes", "val") == 500
+    shard = Artefact("prepared", "cityscapes/val/0")
+    assert plan._units(graph, shard) == 63
+    assert plan._bytes(graph, shard, 63) == 63 * (3 * 600 * 1080 + 1024 * 2048)
+
+
+def test_runs_that_differ_only_in_steps_sources_names_or_seed_are_tried_once(raw, graph):
+    alike = {
+        plan._alike(graph, Artefact("segmenters", name)) for name in ("source-gta5", "stage-1")
+    }
+    alike.add(plan._alike(graph, Artefact("segmenters", "source-gta5", 1)))
+    raw["segmenters"]["source-gta5"]["steps"] = 77
+    other = Graph(config.resolve(raw))
+    alike.add(plan._alike(other, Artefact("segmenters", "source-gta5")))
+    assert len(alike) == 1
+    gans = [Artefact("translators", f"cyclegan-{name}") for name in ("gta5", "synthia", "combined")]
+    assert len({plan._alike(graph, gan) for gan in gans}) == 1
+    assert plan._alike(graph, Artefact("translators", "madan")) != plan._alike(graph, gans[0])
+    raw["training"]["segmenter"]["batch"] = 4
+    wider = Graph(config.resolve(raw))
+    assert plan._alike(wider, Artefact("segmenters", "source-gta5")) not in alike
+
+
+def test_an_artefact_of_other_settings_is_not_done(raw, graph, monkeypatch):
+    make(graph, Artefact("prepared", "gta5/train/0"))
+    monkeypatch.setattr(plan, "calibrate", lambda g, *_: Costs())
+    done = {line.artefact for line in plan.lines(graph, 1, 0) if line.done}
+    assert done == set(graph.ancestry([Artefact("prepared", "gta5/train/0")]))
+    raw["miniature"]["seed"] = 7
+    assert not any(line.done for line in plan.lines(Graph(config.resolve(raw)), 1, 0))
+
+
+class Costs(dict):
+    def __missing__(self, key):
+        return plan.Cost(1, 1, 1, 1)
+
+
+@pytest.mark.slow
+def test_what_was_tried_is_believable_and_kept(world):
+    world.change("tables.miou.rows", [world.params["tables"]["miou"]["rows"][0]])
+    said = world.run("madan", "plan", "--jobs", "1", "--seconds", "0.2").stdout
+    assert "segmenters/source-gta5" in said and "1 at a time" in said
+    [kept] = Path(world.root, "state", "plan").glob("*-1.json")
+    for alike, (start, unit, memory, weights) in json.loads(kept.read_text()).items():
+        assert 0 < start < 120 and 0 <= unit < 20
+        assert 10e6 < memory < 8e9
+        assert (weights > 0) == alike.startswith("segmenters")
+    before = kept.read_bytes()
+    assert "trying" not in world.run("madan", "plan", "--jobs", "1").stdout
+    assert kept.read_bytes() == before
