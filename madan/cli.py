@@ -36,8 +36,11 @@ COLUMNS = 6  # of pictures in a figure
 CORES = len(os.sched_getaffinity(0))
 Seed = Annotated[int | None, typer.Option(help="One of params.yaml's seeds; else its first.")]
 Processes = Annotated[
-    int,
-    typer.Option(min=0, help="Processes that train together, a GPU for each where there are any."),
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that train together, a GPU for each where there are any; else `resources`.",
+    ),
 ]
 Planned = Annotated[
     str | None,
@@ -139,7 +142,7 @@ def prepare(shard: str, planned: Planned = None) -> None:
 
 @app.command()
 def translate(
-    run: str, seed: Seed = None, processes: Processes = 1, planned: Planned = None
+    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
     """Train generators from the sources to the target: madan translate cyclegan-gta5"""
     from madan import segmentation
@@ -187,7 +190,9 @@ def stylise(run: str, source: str, seed: Seed = None, planned: Planned = None) -
 
 
 @app.command()
-def segment(run: str, seed: Seed = None, processes: Processes = 1, planned: Planned = None) -> None:
+def segment(
+    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
+) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
     from madan import checkpoints, segmentation
 
@@ -204,7 +209,9 @@ def segment(run: str, seed: Seed = None, processes: Processes = 1, planned: Plan
 
 
 @app.command()
-def adapt(run: str, seed: Seed = None, processes: Processes = 1, planned: Planned = None) -> None:
+def adapt(
+    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
+) -> None:
     """Align a segmenter's features with the target's: madan adapt madan"""
     from madan.adaptation import Adda
 
@@ -418,11 +425,11 @@ def _take_gpus(processes: int = 1) -> None:
         sys.exit(parallel.launch(processes, leased.gpus, leased.locks))
 
 
-def _training(graph: Graph, artefact: Artefact, processes: int) -> Any:
+def _training(graph: Graph, artefact: Artefact, processes: int | None) -> Any:
     """The run of a training command, with threads and seed fixed before networks are built."""
     from madan import training
 
-    _take_gpus(processes)
+    _take_gpus(graph.processes(artefact) if processes is None else processes)
     settings = graph.params.training
     training.begin(artefact.seed, settings.threads)
     return training.Run(

@@ -234,6 +234,31 @@ class Evaluation(Model):
     batch: Count
 
 
+class Need(Model):
+    """What a job asks of a cluster's scheduler; local runs heed memory and CPUs alone."""
+
+    minutes: Count = Field(description="time limit; twice, three times as much when tried again")
+    mem_mb: Count
+    cpus: Count | None = Field(None, description="else training.threads")
+    gpus: int = Field(0, ge=0)
+
+
+class Resources(Model):
+    """What the jobs of each rule need; no result depends on it."""
+
+    longest: Count | None = Field(None, description="minutes, the longest job that a site allows")
+    miniature: Need
+    verify: Need
+    prepare: Need
+    translate: Need
+    stylise: Need
+    segment: Need
+    adapt: Need
+    evaluate: Need
+    release: Need
+    predictions: Need
+
+
 class Export(Model):
     """How raw images go through a generator: whole, or in tiles where they have more pixels."""
 
@@ -307,6 +332,7 @@ class Params(Model):
     networks: Networks
     training: Training
     evaluation: Evaluation
+    resources: Resources
     export: Export
     segmenters: dict[Name, Segmenter]
     translators: dict[Name, Translator]

@@ -240,6 +240,8 @@ class Graph:
             "log_every": params.training.log_every,
             section: schedule | {"steps": self.steps(artefact)},
         }
+        if self.processes(artefact) > 1:
+            training["processes"] = self.processes(artefact)
         if isinstance(run, Translator) and run.task:
             training["class_weights"] = params.training.segmenter.model_dump()["class_weights"]
         return {
@@ -248,6 +250,12 @@ class Graph:
             "training": training,
             "networks": params.networks.model_dump(include=set(_networks(run))),
         }
+
+    def processes(self, artefact: Artefact) -> int:
+        """Processes that train a run together: as many as its rule asks for GPUs, at least one."""
+        needs = self.params.resources
+        asked = {"translators": needs.translate, "segmenters": needs.segment}
+        return max(1, asked.get(artefact.kind, needs.adapt).gpus)
 
     def steps(self, artefact: Artefact) -> int:
         """Steps of a training run: its own, or those of its kind."""

@@ -1,5 +1,6 @@
 """The graph: which jobs a change of settings, code or files plans, and what is refused."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -118,6 +119,32 @@ def test_a_removed_stylised_set_reruns_what_follows_from_it(done):
 def test_save_every_decides_no_result_and_reruns_nothing(done):
     done.change("training.save_every", 7)
     assert done.planned() == set()
+
+
+def test_what_jobs_ask_a_scheduler_for_decides_no_result_and_reruns_nothing(done):
+    for rule in done.params["resources"]:
+        need = {"minutes": 7, "mem_mb": 123, "cpus": 2, "gpus": 1}
+        done.change(f"resources.{rule}", 5 if rule == "longest" else need)
+    assert done.planned() == set()
+
+
+def test_a_job_asks_for_what_params_say_of_its_rule_up_to_the_longest(world):
+    world.change("resources.translate", {"minutes": 7, "mem_mb": 123, "cpus": 2, "gpus": 1})
+    world.change("resources.longest", 5)
+    said = world.snakemake("-n", f"{RESULTS}/translators/cyclegan-gta5/seed0/digest")
+    job = next(part for part in said.split("\nrule ") if part.startswith("translate:"))
+    assert {"mem_mb=123", "runtime=5", "gpu=1"} <= set(re.split(r"[, ]+", job.replace("\n", " ")))
+    assert "threads: 2" in job
+
+
+def test_every_rule_that_a_cluster_runs_asks_under_its_own_name_and_says_its_plan():
+    for path in (PROJECT / "workflow/rules").glob("*.smk"):
+        local = re.findall(r"^    (\w+),$", path.read_text(), re.MULTILINE)
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            name = rule.split(":")[0]
+            asks = f'threads: cpus("{name}")' in rule and f'**asks("{name}")' in rule
+            assert asks != (name in local), name
+            assert "planned=planned(" in rule, f"{name}: profiles/sbatch names jobs by their plan"
 
 
 def test_another_table_leaves_miou_as_it_is(done):

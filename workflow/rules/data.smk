@@ -9,8 +9,9 @@ rule miniature:
     benchmark:
         "logs/miniature/{domain}.tsv"
     priority: priority("miniature", "{domain}")
+    threads: cpus("miniature")
     resources:
-        mem_mb=500,
+        **asks("miniature"),
     params:
         planned=planned("miniature", "{domain}"),
     shell:
@@ -29,9 +30,9 @@ rule verify:
     benchmark:
         "logs/{scale}/verify/{domain}-{split}.tsv"
     priority: priority("verified", "{domain}/{split}")
-    threads: 1 if GRAPH.params.scale == "miniature" else 8
+    threads: cpus("verify")
     resources:
-        mem_mb=1000,
+        **asks("verify"),
     params:
         planned=planned("verified", "{domain}/{split}"),
     shell:
@@ -51,8 +52,9 @@ rule prepare:
     benchmark:
         "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.tsv"
     priority: priority("prepared", "{domain}/{split}/{shard}")
+    threads: cpus("prepare")
     resources:
-        mem_mb=1000,
+        **asks("prepare"),
     params:
         planned=planned("prepared", "{domain}/{split}/{shard}"),
     shell:

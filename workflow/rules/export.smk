@@ -12,9 +12,9 @@ rule release:
         "logs/{scale}/releases/{run}/{source}/seed{seed}.log",
     benchmark:
         "logs/{scale}/releases/{run}/{source}/seed{seed}.tsv"
-    threads: SHARE
+    threads: cpus("release")
     resources:
-        mem_mb=1000,
+        **asks("release"),
     params:
         planned=planned("releases", "{run}/{source}"),
     shell:
@@ -32,9 +32,9 @@ rule predictions:
         "logs/{scale}/predictions/{kind}/{run}/{domain}-{split}/seed{seed}.log",
     benchmark:
         "logs/{scale}/predictions/{kind}/{run}/{domain}-{split}/seed{seed}.tsv"
-    threads: SHARE
+    threads: cpus("predictions")
     resources:
-        mem_mb=1000,
+        **asks("predictions"),
     params:
         planned=planned("predictions", "{kind}/{run}/{domain}-{split}"),
     shell:

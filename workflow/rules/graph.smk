@@ -1,5 +1,6 @@
 # The graph behind the rules: the package says what is made from what, and under which settings.
 import os
+import signal
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -28,12 +29,35 @@ try:
 except Refusal as refusal:
     raise WorkflowError(str(refusal))
 
+if workflow.remote_exec:
+    # A scheduler's warning goes to every process of a job: it is madan's to save and leave.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
 
 # With more --cores than the machine has, jobs would only wait for each other in its caches.
 SHARE = max(
     GRAPH.params.training.threads,
     (workflow.resource_settings.cores or 1) // len(os.sched_getaffinity(0)),
 )
+
+# A profile's `gres_name` says what GPUs are called where only --gres=NAME:N is accepted.
+DEFAULTS = workflow.resource_settings.default_resources or {}
+GRES = DEFAULTS["gres_name"].raw if "gres_name" in DEFAULTS else None
+
+
+def cpus(rule):
+    return getattr(GRAPH.params.resources, rule).cpus or SHARE
+
+
+def asks(rule):
+    wanted = GRAPH.params.resources
+    need, longest = getattr(wanted, rule), wanted.longest
+
+    def runtime(wildcards, attempt):
+        return min(need.minutes * attempt, longest or need.minutes * attempt)
+
+    gpus = {"gres": f"{GRES}:{need.gpus}"} if GRES and need.gpus else {"gpu": need.gpus}
+    return {"mem_mb": need.mem_mb, "runtime": runtime, **gpus}
 
 
 def node(kind, name, wildcards):

@@ -13,9 +13,9 @@ rule translate:
     benchmark:
         "logs/{scale}/translators/{run}/seed{seed}.tsv"
     priority: priority("translators", "{run}")
-    threads: SHARE
+    threads: cpus("translate")
     resources:
-        mem_mb=1500,
+        **asks("translate"),
     params:
         planned=planned("translators", "{run}"),
     shell:
@@ -34,9 +34,9 @@ rule stylise:
     benchmark:
         "logs/{scale}/stylised/{run}/{source}/seed{seed}.tsv"
     priority: priority("stylised", "{run}/{source}")
-    threads: SHARE
+    threads: cpus("stylise")
     resources:
-        mem_mb=1000,
+        **asks("stylise"),
     params:
         planned=planned("stylised", "{run}/{source}"),
     shell:

@@ -1,6 +1,13 @@
 # What people read: scores and tables.
 
 
+# Seconds each, and after all else: not worth a place in a cluster's queue.
+localrules:
+    miou,
+    table,
+    figure,
+
+
 rule evaluate:
     input:
         needed("scores", "{kind}/{run}/{domain}-{split}"),
@@ -12,9 +19,9 @@ rule evaluate:
     benchmark:
         "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.tsv"
     priority: priority("scores", "{kind}/{run}/{domain}-{split}")
-    threads: SHARE
+    threads: cpus("evaluate")
     resources:
-        mem_mb=1000,
+        **asks("evaluate"),
     params:
         planned=planned("scores", "{kind}/{run}/{domain}-{split}"),
     shell:

@@ -13,9 +13,9 @@ rule segment:
     benchmark:
         "logs/{scale}/segmenters/{run}/seed{seed}.tsv"
     priority: priority("segmenters", "{run}")
-    threads: SHARE
+    threads: cpus("segment")
     resources:
-        mem_mb=1500,
+        **asks("segment"),
     params:
         planned=planned("segmenters", "{run}"),
     shell:
@@ -35,9 +35,9 @@ rule adapt:
     benchmark:
         "logs/{scale}/adaptations/{run}/seed{seed}.tsv"
     priority: priority("adaptations", "{run}")
-    threads: SHARE
+    threads: cpus("adapt")
     resources:
-        mem_mb=1500,
+        **asks("adapt"),
     params:
         planned=planned("adaptations", "{run}"),
     shell:
