@@ -34,7 +34,8 @@ METHODS = {
     "ADDA": ("adaptations", "madan"),
 }
 COMMANDS = {
-    "miniature": "miniature", "prepared": "prepare", "translators": "translate",
+    "miniature": "miniature", "verified": "verify", "prepared": "prepare",
+    "translators": "translate",
     "stylised": "stylise", "segmenters": "segment", "adaptations": "adapt",
 }  # fmt: skip
 TABLE = collections.defaultdict(list)  # (method, fault) -> (where it was, steps lost)

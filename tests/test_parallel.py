@@ -234,7 +234,8 @@ def prepared(tmp_path_factory):
     raw = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"))
     raw["training"]["segmenter"]["steps"] = 200
     world = World(tmp_path_factory.mktemp("prepared"), raw)
-    for words in (("miniature", "gta5"), ("prepare", "gta5/train/0")):
+    drawn = ("miniature", "gta5"), ("verify", "gta5/train"), ("prepare", "gta5/train/0")
+    for words in drawn:
         assert forked.finish(forked.start(world.root, *words)) == 0
     return world
 

@@ -123,7 +123,7 @@ def test_dvc_commands_of_the_documents_are_ones_that_dvc_takes():
 
 def test_dvc_looks_at_every_section_of_the_settings_that_decides_what_it_keeps():
     stage = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]
-    assert set(stage["params"]) == set(config.Params.model_fields) - {"export", "resources"}
+    assert set(stage["params"]) == set(config.Params.model_fields) - {"export"}
 
 
 def test_dvc_versions_every_place_where_results_lie(raw):
