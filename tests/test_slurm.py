@@ -26,7 +26,7 @@ DRAWN = "data/miniature/gta5/digest"
 CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
 # Says who it is and waits for the file `go`; then makes the artefact as stand_in.py does.
 HELD = """#!/bin/sh
-echo "$SLURM_JOB_ID $SLURM_JOB_NODELIST $(ps -o pgid= $$)" >> started
+echo "$SLURM_JOB_ID $SLURM_JOB_NODELIST $(cut -d ' ' -f 5 /proc/$$/stat)" >> started
 while [ ! -e go ]; do sleep 0.1; done
 exec {python} {stand_in} "$@"
 """
