@@ -137,7 +137,7 @@ class Cluster:
     def lose(self, node: str, group: int) -> None:
         """End a node, and the job of that process group, as a power cut does."""
         self.stop(node)
-        shepherd = self.run("ps", "-o", "ppid=", str(group))
+        shepherd = Path(f"/proc/{group}/stat").read_text().rpartition(")")[2].split()[1]
         os.kill(int(shepherd), signal.SIGKILL)
         os.killpg(group, signal.SIGKILL)
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ DRAWN = "data/miniature/gta5/digest"
 CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
 # Says who it is and waits for the file `go`; then makes the artefact as stand_in.py does.
 HELD = """#!/bin/sh
-echo "$SLURM_JOB_ID $SLURM_JOB_NODELIST $(ps -o pgid= $$)" >> started
+echo "$SLURM_JOB_ID $SLURM_JOB_NODELIST $(cut -d ' ' -f 5 /proc/$$/stat)" >> started
 while [ ! -e go ]; do sleep 0.1; done
 exec {python} {stand_in} "$@"
 """
@@ -285,32 +286,35 @@ def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, loc
     assert results(world) == results(local)
 
 
-@pytest.mark.parametrize(
-    "profile, signals",
-    [
-        ("slurm", ["--signal=USR1"]),  # as --signal=USR1@300 does: to all steps
-        ("sbatch", ["--batch", "--signal=USR1"]),  # as --signal=B:USR1@300 does: to the shell
-        ("sbatch", []),
-    ],
-    ids=["warned-slurm", "warned-sbatch", "cancelled"],
-)
+TOLD = {
+    "slurm": ("slurm", ["--signal=USR1"]),  # as --signal=USR1@300 does: to all steps
+    "sbatch": ("sbatch", ["--batch", "--signal=USR1"]),  # as --signal=B:USR1@300: to the shell
+    "cancelled": ("sbatch", []),
+}
+
+
 def test_a_training_job_saves_when_it_is_told_and_the_next_goes_on_to_the_same_bytes(
-    cluster, local, longer, tmp_path, profile, signals
+    cluster, local, longer, tmp_path
 ):
-    world = copy(local, tmp_path / "world")
-    shutil.rmtree(world.root / "state")
-    world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
-    world.write(longer.params)
-    run = Submitted(world, profile, f"{CYCLEGAN}/digest")
-    lock = world.root / "state/miniature/translators/cyclegan-gta5/seed0/lock"
-    until(lock.exists)
-    time.sleep(0.3)
-    assert not list(lock.parent.glob("*.pt"))
-    cluster.run("scancel", *signals, run.job())
-    until(lambda: list(lock.parent.glob("*.pt")))
-    assert run.end().count("Trying to restart") == 1
-    log = (world.root / "logs/miniature/translators/cyclegan-gta5/seed0.log").read_text()
-    assert "goes on from step" in log
-    for name in ("weights.safetensors", "log.csv", "digest"):
-        path = f"{CYCLEGAN}/{name}"
-        assert (world.root / path).read_bytes() == (longer.root / path).read_bytes(), name
+    def interrupted(case: str) -> None:
+        profile, signals = TOLD[case]
+        world = copy(local, tmp_path / case)
+        shutil.rmtree(world.root / "state")
+        world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
+        world.write(longer.params)
+        run = Submitted(world, profile, f"{CYCLEGAN}/digest")
+        lock = world.root / "state/miniature/translators/cyclegan-gta5/seed0/lock"
+        until(lock.exists)
+        time.sleep(0.3)
+        assert not list(lock.parent.glob("*.pt")), case
+        cluster.run("scancel", *signals, run.job())
+        until(lambda: list(lock.parent.glob("*.pt")))
+        assert run.end().count("Trying to restart") == 1, case
+        log = (world.root / "logs/miniature/translators/cyclegan-gta5/seed0.log").read_text()
+        assert "goes on from step" in log, case
+        for name in ("weights.safetensors", "log.csv", "digest"):
+            path = f"{CYCLEGAN}/{name}"
+            assert (world.root / path).read_bytes() == (longer.root / path).read_bytes(), name
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(interrupted, TOLD)) == [None] * 3
