@@ -1,12 +1,13 @@
 # make miou: from a clone to results/miou.csv.  make test: lint, types and every test that this
-# machine can run.  VENV=DIR says where the virtual environment lies.
+# machine can run.  make faults: the tests that harm jobs, with more kills.  VENV=DIR says where
+# the virtual environment lies.
 VENV ?= .venv
 PYTHON ?= python3.11
 CORES ?= 8
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup miou schema lint test clean
+.PHONY: setup miou schema lint test faults clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +35,10 @@ lint: setup
 # One file's tests stay in one process: they share the worlds they make.
 test: lint
 	pytest -n 2 --dist loadfile
+
+# The tests that kill jobs and damage files, with more kills, and the table of what was lost.
+faults: setup
+	MADAN_FAULTS=60 pytest -q -s tests/test_faults.py
 
 clean:
 	rm -rf results state logs data/miniature data/prepared .snakemake

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from madan import batches, labels, losses, training
+from madan import batches, labels, losses, parallel, training
 from madan.config import AdaptationTraining, FeatureDiscriminatorNetwork, Refusal
 from madan.datasets import Pictures
 from madan.discriminators import FeatureDiscriminator
@@ -76,15 +76,16 @@ class Adda:
         target = self._aligned(self.net, x_target)
         on_source, on_target = self.discriminator(source), self.discriminator(target.detach())
         d_loss = (losses.domain(on_source, True) + losses.domain(on_target, False)) / 2
-        self._descend("DF", d_loss)
+        training.descend(self.optimizers["DF"], d_loss)
         right = (on_source.argmax(1) == 1).float().mean() + (
             on_target.argmax(1) == 0
         ).float().mean()
-        accuracy = self.accuracy.add(step, right.item() / 2)
+        # Of the whole batch, so that the gate opens for all processes or for none.
+        accuracy = self.accuracy.add(step, parallel.mean(right).item() / 2)
         figures = {"d_feat": d_loss.item(), "accuracy": accuracy, "gate": settings.gate}
         if accuracy > settings.gate:
             loss = losses.domain(self.discriminator(target), True)
-            self._descend("F", settings.weight * loss)
+            training.descend(self.optimizers["F"], settings.weight * loss)
             self.accuracy.opened += 1
             figures["feat"] = loss.item()
         return figures
@@ -101,11 +102,6 @@ class Adda:
     def _aligned(self, net: FCN8s, x: Tensor) -> Tensor:
         scores, features = net.forward_features(batches.imagenet(x))
         return scores if self.settings.on == "scores" else features
-
-    def _descend(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad()
-        loss.backward()
-        self.optimizers[name].step()
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         settings = self.settings

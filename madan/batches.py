@@ -1,7 +1,8 @@
 """Batches: which images a step sees, and how they are cropped, flipped and scaled.
 
 A batch is a function of (seed, step, name of the set) alone, so that a resumed run sees what an
-uninterrupted one would have seen, and so does one with other neighbours.
+uninterrupted one would have seen, and so does one with other neighbours. Of several processes that
+train together each takes its share of that very batch.
 """
 
 import functools
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from madan import parallel
 from madan.config import Refusal
 from madan.datasets import Pictures
 
@@ -60,11 +62,14 @@ def draw(
     pictures: Pictures, seed: int, step: int, batch: int, crop: tuple[int, int], flip: bool,
     labelled: bool = False,
 ) -> Batch:  # fmt: skip
-    """One step's images, and labels where asked for, cropped to (h, w) and mirrored alike."""
+    """One step's images, and labels where asked for, cropped to (h, w) and mirrored alike.
+
+    Of several processes each gets its share of the `batch` images.
+    """
     rng = stream(seed, f"crop {pictures.name}", step)
     height, width = crop
-    images, truths = [], []
-    for index in order(seed, pictures.name, step, batch, len(pictures)):
+    images, truths, mine = [], [], parallel.share(batch)
+    for row, index in enumerate(order(seed, pictures.name, step, batch, len(pictures))):
         image = pictures.image(index)
         if image.shape[0] < height or image.shape[1] < width:
             raise Refusal(
@@ -74,6 +79,8 @@ def draw(
         top = int(rng.integers(image.shape[0] - height + 1))
         left = int(rng.integers(image.shape[1] - width + 1))
         turn = -1 if flip and rng.random() < 0.5 else 1
+        if row not in mine:
+            continue
         window = slice(top, top + height), slice(left, left + width)
         images.append(image[window][:, ::turn])
         if labelled:
@@ -96,11 +103,19 @@ def imagenet(images: Tensor) -> Tensor:
     return ((images + 1) / 2 - mean) / std
 
 
-def jitter(images: Tensor, amount: float, seed: int, step: int) -> Tensor:
-    """Brightness, contrast and saturation of each image scaled by factors in 1 +- amount."""
+def jitter(
+    images: Tensor, amount: float, seed: int, step: int,
+    rows: Sequence[int] | None = None, batch: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Brightness, contrast and saturation of each image scaled by factors in 1 +- amount.
+
+    Where the images are only some of a batch, `rows` says which of `batch` they are.
+    """
     if amount == 0:
         return images
-    factors = stream(seed, "jitter", step).uniform(1 - amount, 1 + amount, (3, len(images)))
+    count = len(images) if batch is None else batch
+    factors = stream(seed, "jitter", step).uniform(1 - amount, 1 + amount, (3, count))
+    factors = factors if rows is None else factors[:, list(rows)]
     brightness, contrast, saturation = (
         torch.from_numpy(f).to(images).view(-1, 1, 1, 1) for f in factors
     )

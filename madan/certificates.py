@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from madan.config import Refusal, digest
 
@@ -75,6 +76,46 @@ def digest_files(files: Iterable[Path], folder: Path) -> str:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{path.relative_to(folder)} {content}".encode())
     return total.hexdigest()[:16]
+
+
+def verify(folder: Path, memory: Path) -> None:
+    """Refusal when the files of an artefact are not those that its certificate was written for.
+
+    What was found right is remembered in the file `memory`, with each file's size, times and
+    inode; files of which these are the same are not read again.
+    """
+    content = read(folder / "digest")["content"]
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files.remove(folder / "digest")
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    # One job reads, others that want the same files wait for what it finds.
+    with memory.with_name(f"{memory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        looks = json.dumps([content, [_looks(path) for path in files]])
+        if memory.exists() and memory.read_text() == looks:
+            return
+        if digest_files(files, folder) != content:
+            raise Refusal(
+                f"{folder} is damaged: its files are not those for which its certificate, "
+                f"{folder}/digest, was written; delete {folder} and run again."
+            )
+        write_whole(memory, looks)
+
+
+def _looks(path: Path) -> list[Any]:
+    """What changes when somebody writes to a file or puts another in its place."""
+    found = path.stat()
+    return [str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def settle(folder: Path) -> None:
+    """See a folder that has its name, and what is in it, on the disk."""
+    for path in [*folder.rglob("*"), folder, folder.parent]:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 @functools.cache

@@ -35,6 +35,13 @@ app.add_typer(exports, name="export")
 COLUMNS = 6  # of pictures in a figure
 CORES = len(os.sched_getaffinity(0))
 Seed = Annotated[int | None, typer.Option(help="One of params.yaml's seeds; else its first.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that train together, a GPU for each where there are any; else `resources`.",
+    ),
+]
 Planned = Annotated[
     str | None,
     typer.Option(help="Settings and code this was planned with; refused if they are others now."),
@@ -102,16 +109,15 @@ def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | Non
 
     _, artefact, _ = _begin("verified", where, 0, planned)
     domain, split = where.split("/")
-    folder = graph.folder(artefact)
-    journal = None if quick else Path("state", f"{folder.relative_to('results')}.jsonl")
+    folder, name = graph.folder(artefact), Path("verify", graph.params.scale, where)
+    journal = None if quick else Path("state", f"{name}.jsonl")
     key = certificates.code_digest(graph.package, "verify") + graph.promise(artefact)[0]
     dataset = graph.params.dataset(domain)
     report = door.verify(where, dataset, split, jobs=jobs, quick=quick, journal=journal, key=key)
     door.show(report)
     if journal is None:
         return report.status
-    path = folder.with_suffix(".json")
-    certificates.write_whole(path, door.as_json(report))
+    certificates.write_whole(Path("results", f"{name}.json"), door.as_json(report))
     if report.status == door.UNUSABLE:
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -135,14 +141,16 @@ def prepare(shard: str, planned: Planned = None) -> None:
 
 
 @app.command()
-def translate(run: str, seed: Seed = None, planned: Planned = None) -> None:
+def translate(
+    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
+) -> None:
     """Train generators from the sources to the target: madan translate cyclegan-gta5"""
     from madan import segmentation
     from madan.translation import Translator
 
     graph, artefact, seed = _begin("translators", run, seed, planned)
     params, settings = graph.params, graph.params.translators[run]
-    job = _training(graph, artefact)
+    job = _training(graph, artefact, processes)
     sources = {i: _pictures(graph, i, labelled=settings.task is not None) for i in settings.sources}
     judges, task, weights = {}, None, None
     if settings.semantic != "none":
@@ -182,13 +190,15 @@ def stylise(run: str, source: str, seed: Seed = None, planned: Planned = None) -
 
 
 @app.command()
-def segment(run: str, seed: Seed = None, planned: Planned = None) -> None:
+def segment(
+    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
+) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
     from madan import checkpoints, segmentation
 
     graph, artefact, seed = _begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
-    job = _training(graph, artefact)
+    job = _training(graph, artefact, processes)
     net = segmentation.build(params.networks.segmenter)
     if settings.start:
         name = "FA" if settings.start.startswith("translators/") else "F"
@@ -199,13 +209,15 @@ def segment(run: str, seed: Seed = None, planned: Planned = None) -> None:
 
 
 @app.command()
-def adapt(run: str, seed: Seed = None, planned: Planned = None) -> None:
+def adapt(
+    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
+) -> None:
     """Align a segmenter's features with the target's: madan adapt madan"""
     from madan.adaptation import Adda
 
     graph, artefact, seed = _begin("adaptations", run, seed, planned)
     params, settings = graph.params, graph.params.adaptations[run]
-    job = _training(graph, artefact)
+    job = _training(graph, artefact, processes)
     method = Adda(
         _segmenter(graph, f"segmenters/{settings.start}", seed),
         [_pictures(graph, item, seed) for item in params.segmenters[settings.start].train_on],
@@ -224,6 +236,7 @@ def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> N
 
     graph, artefact, seed = _begin("scores", f"{run}/{on}", seed, planned)
     params = graph.params
+    _take_gpus()
     training.begin(seed, params.training.threads)
     target, _, split = on.rpartition("-")
     pictures = _pictures(graph, target, split=split, labelled=True)
@@ -368,6 +381,7 @@ def export_predictions(run: str, on: str, seed: Seed = None, planned: Planned = 
 
     graph, artefact, seed = _begin("predictions", f"{run}/{on}", seed, planned)
     params = graph.params
+    _take_gpus()
     training.begin(seed, params.training.threads)
     target, _, split = on.rpartition("-")
     pictures = _pictures(graph, target, split=split, labelled=True)
@@ -393,13 +407,29 @@ def _begin(
             "Run snakemake again to plan with what stands there now."
         )
     graph.upstream(artefact)
+    graph.verify(artefact)
     return graph, artefact, artefact.seed
 
 
-def _training(graph: Graph, artefact: Artefact) -> Any:
+def _take_gpus(processes: int = 1) -> None:
+    """Lease GPUs, where there are any; if several processes are to train, this one starts them."""
+    from madan import devices, parallel
+
+    started = parallel.expected()
+    if started > 1:
+        if processes not in (0, 1, started):
+            raise Refusal(f"--processes is {processes}, but {started} processes were started.")
+        return  # Whoever started them gave them their GPUs.
+    leased = devices.lease(max(1, processes))
+    if processes > 1:
+        sys.exit(parallel.launch(processes, leased.gpus, leased.locks))
+
+
+def _training(graph: Graph, artefact: Artefact, processes: int | None) -> Any:
     """The run of a training command, with threads and seed fixed before networks are built."""
     from madan import training
 
+    _take_gpus(graph.processes(artefact) if processes is None else processes)
     settings = graph.params.training
     training.begin(artefact.seed, settings.threads)
     return training.Run(
@@ -421,9 +451,13 @@ def _train(
     check: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
     """Train, publish weights and log, and drop the state that was kept meanwhile."""
-    from madan import checkpoints, training
+    from madan import checkpoints, parallel, training
 
-    with graph.publish(artefact) as out:
+    if parallel.rank():  # Of several processes, the first publishes.
+        training.fit(method, run, Path(os.devnull))
+        return
+    # Whoever asks it to leave after the last step has it finish instead of losing steps.
+    with training.signals(), graph.publish(artefact) as out:
         training.fit(method, run, out / "log.csv")
         check()
         story = {
@@ -431,8 +465,10 @@ def _train(
             "seed": run.seed,
             "step": run.steps,
             "code": graph.promise(artefact)[1],
+            "processes": parallel.size(),
         }
         checkpoints.save(out / "weights.safetensors", modules, story)
+    certificates.settle(graph.folder(artefact))
     training.forget(run)
 
 
@@ -445,6 +481,7 @@ def _generator(graph: Graph, run: str, source: str, seed: int) -> Any:
     from madan import checkpoints, training
     from madan.generator import Generator
 
+    _take_gpus()
     training.begin(seed, graph.params.training.threads)
     generator = Generator(**graph.params.networks.generator.model_dump())
     checkpoints.load(_weights(graph, f"translators/{run}", seed), f"G_{source}", generator)

@@ -7,6 +7,7 @@ those of what exists before any work.
 
 import contextlib
 import json
+import platform
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ class Graph:
         if kind == "miniature":
             return Path("data/miniature", name)
         if kind == "verified":
-            return Path("results/verify", scale, name)
+            return Path("data/verified", scale, name)
         if kind == "prepared":
             domain, split, shard = name.split("/")
             dataset = self.params.dataset(domain)
@@ -239,6 +240,8 @@ class Graph:
             "log_every": params.training.log_every,
             section: schedule | {"steps": self.steps(artefact)},
         }
+        if self.processes(artefact) > 1:
+            training["processes"] = self.processes(artefact)
         if isinstance(run, Translator) and run.task:
             training["class_weights"] = params.training.segmenter.model_dump()["class_weights"]
         return {
@@ -247,6 +250,12 @@ class Graph:
             "training": training,
             "networks": params.networks.model_dump(include=set(_networks(run))),
         }
+
+    def processes(self, artefact: Artefact) -> int:
+        """Processes that train a run together: as many as its rule asks for GPUs, at least one."""
+        needs = self.params.resources
+        asked = {"translators": needs.translate, "segmenters": needs.segment}
+        return max(1, asked.get(artefact.kind, needs.adapt).gpus)
 
     def steps(self, artefact: Artefact) -> int:
         """Steps of a training run: its own, or those of its kind."""
@@ -291,6 +300,17 @@ class Graph:
                     f"{path.parent} was made with other settings or code: snakemake {path}"
                 )
         return found
+
+    def verify(self, artefact: Artefact) -> None:
+        """Refusal when the files that an artefact is made from are not what they were certified as.
+
+        Files that this machine has read before and that look untouched are not read again. A drawn
+        domain is left out: `prepare` decodes and checks each of its images.
+        """
+        for other in self.inputs(artefact):
+            if other.kind != "miniature":
+                folder = self.folder(other)
+                certificates.verify(folder, Path("state/verified", platform.node(), folder))
 
     def certify(self, artefact: Artefact, folder: Path, files: Iterable[Path]) -> str:
         """The one-line certificate of an artefact whose files, in `folder`, are these."""

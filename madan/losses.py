@@ -28,12 +28,22 @@ def semantic_consistency(adapted: Tensor, source: Tensor) -> Tensor:
     return (log_adapted.exp() * (log_adapted - log_source)).sum(1).mean()
 
 
-def task(scores: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
-    """L_task: cross-entropy of F(x'_i) against y_i [B, H, W]; 0 where every pixel is ignored."""
+def task(
+    scores: Tensor, truth: Tensor, weights: Tensor | None, total: Tensor | None = None
+) -> Tensor:
+    """L_task: cross-entropy of F(x'_i) against y_i [B, H, W]; 0 where every pixel is ignored.
+
+    `total` is what the sum over pixels is divided by, `task_total` of this batch if none is given.
+    """
     loss = F.cross_entropy(scores, truth, weights, ignore_index=labels.IGNORE, reduction="sum")
-    counted = truth[truth != labels.IGNORE]
-    total = weights[counted].sum() if weights is not None else counted.new_tensor(len(counted))
+    total = task_total(truth, weights) if total is None else total
     return loss / total.to(loss).clamp_min(torch.finfo(loss.dtype).tiny)
+
+
+def task_total(truth: Tensor, weights: Tensor | None) -> Tensor:
+    """Sum of the class weights of the labelled pixels of y_i; their number where all weigh 1."""
+    counted = truth[truth != labels.IGNORE]
+    return weights[counted].sum() if weights is not None else counted.new_tensor(len(counted))
 
 
 def domain(logits: Tensor, is_source: bool) -> Tensor:

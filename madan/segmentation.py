@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from madan import batches, labels, losses, training
+from madan import batches, labels, losses, parallel, training
 from madan.config import SegmenterNetwork, SegmenterTraining
 from madan.datasets import Pictures
 from madan.fcn8s import FCN8s
@@ -38,25 +38,27 @@ class Supervised:
         self.net.train()
         with training.autocast(settings.precision):
             scores = self.net(batches.imagenet(images))
-        loss = losses.task(scores.float(), truth, self.weights)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        total = parallel.mean(losses.task_total(truth, self.weights))
+        loss = losses.task(scores.float(), truth, self.weights, total)
+        training.descend(optimizer, loss)
         return {"task": loss.item()}
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         settings = self.settings
+        parts = shares(settings.batch, len(self.sets))
         drawn = [
             batches.draw(
-                pictures, self.seed, step, share, settings.crop, settings.flip, labelled=True
+                pictures, self.seed, step, part, settings.crop, settings.flip, labelled=True
             )
-            for pictures, share in zip(
-                self.sets, shares(settings.batch, len(self.sets)), strict=True
-            )
+            for pictures, part in zip(self.sets, parts, strict=True)
+        ]
+        # Rows of this process in the batch that all of them share.
+        rows = [
+            sum(parts[:k]) + row for k, part in enumerate(parts) for row in parallel.share(part)
         ]
         images = torch.cat([batch.images for batch in drawn]).to(training.device())
         truth = torch.cat([batch.truth() for batch in drawn]).to(training.device())
-        return batches.jitter(images, settings.jitter, self.seed, step), truth
+        return batches.jitter(images, settings.jitter, self.seed, step, rows, sum(parts)), truth
 
 
 def build(network: SegmenterNetwork) -> FCN8s:

@@ -1,28 +1,28 @@
-"""The one training loop: device, threads, log, atomic save, exact resume.
+"""The one training loop: device, threads, log, atomic save, exact resume, several processes.
 
 A method is any object with `modules`, `optimizers` and `update(step) -> dict[str, float]`. Random
-numbers of a step are a function of (seed, step), as batches and rates are, so modules, optimisers
-and step are the whole state: a resumed run ends with the bits of an uninterrupted one.
+numbers of a step are a function of (seed, step, process), as batches and rates are, so modules,
+optimisers and step are the whole state: a resumed run ends with the bits of an uninterrupted one.
 """
 
 import contextlib
 import csv
 import fcntl
 import math
-import os
-import pickle
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from madan import parallel, states
 from madan.config import Refusal
 from madan.progress import Meter
 
 Log = list[dict[str, float]]
+_ASKED = "asked to leave"
 
 
 class Method(Protocol):
@@ -60,7 +60,8 @@ def autocast(precision: str) -> torch.autocast:
 
 
 def begin(seed: int, threads: int) -> None:
-    """Fix threads, seed and algorithms before networks are built."""
+    """Join the other processes, fix threads, seed and algorithms before networks are built."""
+    parallel.join()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling fresh memory guards against bugs, not against noise, and costs time.
@@ -72,15 +73,18 @@ def fit(method: Method, run: Run, log: Path) -> None:
     """Train to the last step, going on from a saved state; write the log as CSV.
 
     Refusal when another process trains this run, when the state is another run's, or when a
-    figure is not finite. On TERM, INT and USR1 the state is saved before leaving.
+    figure or a saved weight is not finite. On TERM, INT and USR1 the state is saved before
+    leaving. Of several processes the first writes the log.
     """
-    with _alone(run), _signals() as asked:
+    with _alone(run), signals() as asked:
         first, lines, window = _resume(method, run)
         meter = Meter(run.title, run.steps, first)
         try:
             for step in range(first, run.steps):
-                torch.manual_seed(_step_seed(run.seed, step))
-                figures = method.update(step)
+                torch.manual_seed(_step_seed(run.seed, step, parallel.rank()))
+                # One process may have been asked to leave: all then leave after the same step.
+                figures = parallel.figures(method.update(step) | {_ASKED: float(bool(asked))})
+                leave = figures.pop(_ASKED) > 0
                 _finite(run, step, figures)
                 window.append(figures)
                 done = step + 1
@@ -88,24 +92,45 @@ def fit(method: Method, run: Run, log: Path) -> None:
                     lines.append({"step": done, **_mean(window)})
                     window = []
                 meter.show(done, figures)
-                if done < run.steps and (done % run.save_every == 0 or asked):
+                if done < run.steps and (done % run.save_every == 0 or leave):
                     _save(method, run, done, lines, window)
-                if asked:
-                    raise SystemExit(128 + asked[0])
+                    if leave:
+                        raise SystemExit(128 + (asked or [signal.SIGTERM])[0])
         finally:
             meter.close()
-    with log.open("w", newline="") as file:
-        writer = csv.DictWriter(
-            file, ["step", *sorted({key for line in lines for key in line} - {"step"})]
-        )
-        writer.writeheader()
-        writer.writerows(lines)
+    if parallel.rank() == 0:
+        with log.open("w", newline="") as file:
+            writer = csv.DictWriter(
+                file, ["step", *sorted({key for line in lines for key in line} - {"step"})]
+            )
+            writer.writeheader()
+            writer.writerows(lines)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """A list of the signals by which somebody asked the process to leave, which ask no more."""
+    asked: list[int] = []
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+    before = {n: signal.signal(n, lambda number, frame: asked.append(number)) for n in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of an optimiser down the mean over the processes of their losses."""
+    optimizer.zero_grad()
+    loss.backward()
+    parallel.average_gradients(optimizer)
+    optimizer.step()
 
 
 def forget(run: Run) -> None:
     """Remove the states of a run that is done and published."""
-    for path in run.state.glob("*.pt"):
-        path.unlink()
+    states.forget(run.state)
 
 
 def linear_decay(step: int, steps: int, decay_from: float) -> float:
@@ -128,8 +153,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get("factor", 1.0)
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return seed * 1_000_003 + step
+def _step_seed(seed: int, step: int, rank: int = 0) -> int:
+    return seed * 1_000_003 + step + rank * 1_000_000_007
 
 
 def _mean(lines: Log) -> dict[str, float]:
@@ -141,18 +166,15 @@ def _mean(lines: Log) -> dict[str, float]:
 def _finite(run: Run, step: int, figures: Mapping[str, float]) -> None:
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
+        said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         raise Refusal(
-            f"{run.title}: {', '.join(wrong)} is not finite at step {step}; the last saved state "
-            f"is kept in {run.state}. Lower the learning rate or look at the data."
+            f"{run.title}: {', '.join(wrong)} is not finite at step {step} ({said}); the last "
+            f"saved state is kept in {run.state}. Lower the learning rate or look at the data."
         )
 
 
-def _state(run: Run) -> Path:
-    return run.state / f"{run.key}.pt"
-
-
 def _save(method: Method, run: Run, done: int, lines: Log, window: Log) -> None:
-    state = {
+    state: dict[str, Any] = {
         "settings": dict(run.settings),
         "step": done,
         "log": lines,
@@ -160,34 +182,40 @@ def _save(method: Method, run: Run, done: int, lines: Log, window: Log) -> None:
         "modules": {name: module.state_dict() for name, module in method.modules.items()},
         "optimizers": {name: o.state_dict() for name, o in method.optimizers.items()},
     }
-    fresh = run.state / "state.new"
-    with fresh.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(_state(run))
+    with parallel.together():
+        for name, tensors in state["modules"].items():
+            for key, value in tensors.items():
+                if value.is_floating_point() and not value.isfinite().all():
+                    raise Refusal(
+                        f"{run.title}: {name}.{key} is not finite after step {done - 1}; the last "
+                        f"saved state is kept in {run.state}. Lower the learning rate."
+                    )
+        states.write(run.state, run.key, done, state)
 
 
 def _resume(method: Method, run: Run) -> tuple[int, Log, Log]:
-    path = _state(run)
-    if not path.exists():
+    state = states.read(run.state, run.key, device())
+    if state is None:
         return 0, [], []
+    where = f"the state of {run.title} in {run.state}"
     try:
-        state = torch.load(path, map_location=device(), weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise Refusal(f"{path} is damaged ({error}): delete it to train from the start.") from None
-    was, now = dict(_flat(state["settings"])), dict(_flat(run.settings))
-    for key in now:
-        if was.get(key) != now[key]:
-            raise Refusal(
-                f"{path} belongs to other settings: {key} was {was.get(key)}, now {now[key]}; "
-                "restore that value or delete the file to train from the start."
-            )
-    for name, module in method.modules.items():
-        module.load_state_dict(state["modules"][name])
-    for name, optimizer in method.optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
-    return state["step"], state["log"], state["window"]
+        was, now = dict(_flat(state["settings"])), dict(_flat(run.settings))
+        for key in now:
+            if was.get(key) != now[key]:
+                raise Refusal(
+                    f"{where} belongs to other settings: {key} was {was.get(key)}, now "
+                    f"{now[key]}; restore that value or delete it to train from the start."
+                )
+        for name, module in method.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimizer in method.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        return int(state["step"]), list(state["log"]), list(state["window"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise Refusal(
+            f"{where} does not fit this run ({reason}): delete it to train from the start."
+        ) from None
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -200,27 +228,20 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 @contextlib.contextmanager
 def _alone(run: Run) -> Iterator[None]:
-    """Hold the kernel's lock on the run's state, so that no two processes ever write it."""
-    run.state.mkdir(parents=True, exist_ok=True)
-    with (run.state / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refusal(
-                f"{run.title} is being trained by another process, which holds {lock.name}; "
-                "wait for it or stop it."
-            ) from None
+    """Hold the kernel's lock on the run's state, so that no two jobs ever write it.
+
+    Of several processes of one job, the first holds it for all.
+    """
+    with contextlib.ExitStack() as held:
+        with parallel.together():
+            run.state.mkdir(parents=True, exist_ok=True)
+            if parallel.rank() == 0:
+                lock = held.enter_context((run.state / "lock").open("w"))
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise Refusal(
+                        f"{run.title} is being trained by another process, which holds "
+                        f"{lock.name}; wait for it or stop it."
+                    ) from None
         yield
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that holds the signal by which somebody asked the process to leave."""
-    asked: list[int] = []
-    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
-    before = {n: signal.signal(n, lambda number, frame: asked.append(number)) for n in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

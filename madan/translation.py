@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from madan import batches, checkpoints, losses, training
+from madan import batches, checkpoints, losses, parallel, training
 from madan.config import Networks, TranslatorTraining
 from madan.config import Translator as Run
 from madan.datasets import Pictures
@@ -125,7 +125,7 @@ class Translator:
                 fooled = losses.adversarial(self.D(i)(crossed[i, j]), real=True)
                 terms[f"ccd.{i}"] = terms.get(f"ccd.{i}", 0) + share * fooled
         weighed = [getattr(weights, name.split(".")[0]) * term for name, term in terms.items()]
-        _descend(self.optimizers["G"], torch.stack(weighed).sum())
+        training.descend(self.optimizers["G"], torch.stack(weighed).sum())
         _require_grad(self.discriminators.values(), True)
         return _detach(adapted), _detach(back), _detach(crossed), _detach(terms)
 
@@ -157,15 +157,16 @@ class Translator:
                 terms[f"d_sad.{i}"] = _tell(self.DA(i), [shown[i]], others)
         if self.run.shared:
             terms["d_target"] = _tell(self.DT(""), [x_target], list(shown.values()))
-        _descend(self.optimizers["D"], torch.stack(list(terms.values())).sum())
+        training.descend(self.optimizers["D"], torch.stack(list(terms.values())).sum())
         return _detach(terms)
 
     def _update_task(self, task: FCN8s, adapted: Images, truth: Tensor) -> Tensor:
         """One step of F_A on the adapted images with their sources' labels."""
         task.train().requires_grad_(True)
         scores = task(batches.imagenet(torch.cat(list(adapted.values()))))
-        loss = losses.task(scores, truth, self.class_weights)
-        _descend(self.optimizers["FA"], loss)
+        total = parallel.mean(losses.task_total(truth, self.class_weights))
+        loss = losses.task(scores, truth, self.class_weights, total)
+        training.descend(self.optimizers["FA"], loss)
         return loss.detach()
 
     def _draw(self, step: int) -> dict[str, batches.Batch]:
@@ -240,12 +241,6 @@ def _tell(discriminator: nn.Module, real: list[Tensor], fake: list[Tensor]) -> T
     on_real = [losses.adversarial(discriminator(image), real=True) for image in real]
     on_fake = [losses.adversarial(discriminator(image), real=False) for image in fake]
     return (torch.stack(on_real).mean() + torch.stack(on_fake).mean()) / 2
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
 
 
 def _require_grad(modules: Iterable[nn.Module], needed: bool) -> None:

@@ -52,7 +52,7 @@ def test_missing_folder_is_named(world):
 
 
 def test_missing_upstream_is_named_with_the_way_to_make_it(world):
-    refused(world, "snakemake results/verify/miniature/gta5/train/digest")
+    refused(world, "snakemake data/verified/miniature/gta5/train/digest")
     said = world.run("madan", "verify", "gta5/train", expect=2).stdout
     assert "snakemake data/miniature/gta5/digest" in said and said.count("\n") == 1
 

@@ -349,3 +349,12 @@ def test_any_value_anywhere_resolves_or_is_one_sentence(value, key):
         config.resolve(RAW | {key: value})
     except Refusal as refusal:
         assert "\n" not in str(refusal)
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.mkdir [owned]", "!own {a: 1}"])
+def test_tags_that_would_build_objects_are_refused_and_build_nothing(tmp_path, monkeypatch, tag):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(f"scale: {tag}\n")
+    with pytest.raises(Refusal, match="is not valid YAML"):
+        config.load()
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

@@ -121,6 +121,7 @@ def test_experiments_run_only_what_their_key_concerns(repository):
 def test_another_scale_is_an_experiment_that_touches_nothing_of_the_first(repository):
     for domain in ("gta5", "synthia", "cityscapes"):
         repository.change(f"paper.domains.{domain}.shards", 1)
+        (repository.root / "data/raw" / domain).mkdir(parents=True)
     made = ran(repository.dvc("exp", "run", "-n", "paper", "-S", "scale=paper"))
     assert "results/paper/segmenters/source-gta5/seed0" in made
     assert not {path for path in made if "miniature" in path}

@@ -125,7 +125,7 @@ def test_a_path_without_artefacts_is_refused(graph, tmp_path):
     with pytest.raises(Refusal, match="holds no artefact"):
         guard.below(graph, [tmp_path / "docs"])
     assert guard.below(graph, [graph.certificate(RUN)]) == [RUN]
-    assert guard.below(graph, [tmp_path / "results"]) == [RUN]
+    assert guard.below(graph, [tmp_path / "results"]) == [Artefact("verified", "gta5/train"), RUN]
 
 
 def test_two_processes_never_make_one_artefact(graph):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from madan import training
+from madan import states, training
 from madan.config import Refusal
 
 
@@ -84,12 +84,12 @@ def test_state_of_other_settings_is_refused_with_the_differing_key(go):
         go(settings={"training": {"lr": 0.2}})
 
 
-def test_damaged_state_is_refused_by_name(go, tmp_path):
+def test_the_only_state_damaged_is_refused_by_name(go, tmp_path):
     with pytest.raises(SystemExit):
-        go((4,))
-    state = tmp_path / "state" / "k.pt"
+        go((1,))
+    state = tmp_path / "state" / "k-step2-0of1.pt"
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
-    with pytest.raises(Refusal, match="k.pt is damaged"):
+    with pytest.raises(Refusal, match="k-step2-0of1.pt is damaged: delete .* from the start"):
         go()
 
 
@@ -99,10 +99,18 @@ def test_state_that_would_run_code_is_refused(go, tmp_path):
             return os.mkdir, (str(tmp_path / "owned"),)
 
     (tmp_path / "state").mkdir()
-    torch.save(Evil(), tmp_path / "state" / "k.pt")
+    states.write(tmp_path / "state", "k", 3, {"step": 3, "log": Evil()})
     with pytest.raises(Refusal, match="damaged"):
         go()
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [{}, {"settings": 3}, {"settings": {}, "step": "x"}])
+def test_a_sealed_file_that_is_no_state_is_refused(go, tmp_path, content):
+    (tmp_path / "state").mkdir()
+    states.write(tmp_path / "state", "k", 3, content)
+    with pytest.raises(Refusal, match="does not fit this run|other settings"):
+        go()
 
 
 def test_second_writer_is_refused(go, tmp_path):
@@ -114,9 +122,31 @@ def test_second_writer_is_refused(go, tmp_path):
 
 
 def test_a_figure_that_is_not_finite_stops_with_the_step_and_keeps_the_state(go, tmp_path):
-    with pytest.raises(Refusal, match="loss is not finite at step 7"):
+    with pytest.raises(Refusal, match=r"loss is not finite at step 7 \(loss nan\); the last saved"):
         go((None, 7))
-    assert torch.load(tmp_path / "state" / "k.pt", weights_only=True)["step"] == 6
+    state = states.read(tmp_path / "state", "k", torch.device("cpu"))
+    assert state["step"] == 6
+
+
+def test_weights_that_are_not_finite_are_not_saved(go, tmp_path, monkeypatch):
+    whole = Walk.update
+
+    def update(self, step):
+        figures = whole(self, step)
+        if step == 5:
+            with torch.no_grad():
+                self.net[0].weight[0, 0] = float("inf")
+        return figures
+
+    monkeypatch.setattr(Walk, "update", update)
+    with pytest.raises(Refusal, match=r"net\.0\.weight is not finite after step 5"):
+        go()
+    assert [saved.step for saved in states.found(tmp_path / "state", "k")] == [3]
+
+
+def test_asked_to_leave_in_the_last_step_it_finishes(go, tmp_path):
+    go((10,))
+    assert (tmp_path / "log.csv").exists()
 
 
 def test_states_are_forgotten_after_success(go, tmp_path):

@@ -689,7 +689,7 @@ def test_the_report_is_shown_as_a_table_and_kept_as_json(command):
 
 def test_an_unusable_split_is_not_certified_and_what_stood_there_is_taken_away(command):
     assert command("verify", "gta5/train")[0] == 0
-    folder = Path("results/verify/paper/gta5/train")
+    folder = Path("data/verified/paper/gta5/train")
     assert sorted(path.name for path in folder.iterdir()) == ["digest", "items.json"]
     gta5 = command.data["gta5"]
     for item in layouts.items(gta5, "train"):
@@ -721,7 +721,7 @@ def test_prepare_leaves_out_what_verify_left_out(command):
 def test_prepare_without_verify_says_what_to_do(command):
     code, said = command("prepare", "gta5/train/0")
     assert code == 1
-    assert "results/verify/paper/gta5/train/digest not found: make it with snakemake" in said
+    assert "data/verified/paper/gta5/train/digest not found: make it with snakemake" in said
 
 
 def test_a_file_changed_since_verify_is_refused_by_prepare(command):

@@ -231,7 +231,7 @@ def test_another_raw_file_is_verified_and_what_follows_from_it(done):
     for path in (image, done.root / "data/raw/gta5/a", done.root / "data/raw/synthia/a"):
         path.parent.mkdir(parents=True)
         path.touch()
-    of_val, of_train = (f"results/verify/paper/cityscapes/{split}" for split in ("val", "train"))
+    of_val, of_train = (f"data/verified/paper/cityscapes/{split}" for split in ("val", "train"))
     done.snakemake(f"{of_val}/digest", f"{of_train}/digest")
     assert not done.planned(f"{of_val}/digest", f"{of_train}/digest")
     image.with_name("b_leftImg8bit.png").touch()

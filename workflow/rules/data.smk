@@ -23,8 +23,8 @@ rule verify:
     input:
         raw,
     output:
-        "results/verify/{scale}/{domain}/{split}/digest",
-        "results/verify/{scale}/{domain}/{split}/items.json",
+        "data/verified/{scale}/{domain}/{split}/digest",
+        "data/verified/{scale}/{domain}/{split}/items.json",
     log:
         "logs/{scale}/verify/{domain}-{split}.log",
     benchmark:
