@@ -121,9 +121,9 @@ def test_dvc_commands_of_the_documents_are_ones_that_dvc_takes():
         parser.parse_args(shlex.split(line)[1:])  # exits where DVC knows no such word
 
 
-def test_dvc_looks_at_every_section_of_the_settings_that_decides_what_it_keeps():
+def test_dvc_looks_at_every_section_of_the_settings():
     stage = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]
-    assert set(stage["params"]) == set(config.Params.model_fields) - {"export"}
+    assert set(stage["params"]) == set(config.Params.model_fields)
 
 
 def test_dvc_versions_every_place_where_results_lie(raw):
