@@ -34,7 +34,7 @@ lint: setup
 
 # One file's tests stay in one process: they share the worlds they make.
 test: lint
-	pytest -n 2 --dist loadfile
+	pytest -n 3 --dist loadfile
 
 # The tests that kill jobs and damage files, with more kills, and the table of what was lost.
 faults: setup

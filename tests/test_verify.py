@@ -696,7 +696,7 @@ def test_an_unusable_split_is_not_certified_and_what_stood_there_is_taken_away(c
         item.label.write_bytes(b"")
     assert command("verify", "gta5/train")[0] == 2
     assert not folder.exists()
-    report = json.loads(folder.with_suffix(".json").read_text())
+    report = json.loads(Path("results/verify/paper/gta5/train.json").read_text())
     assert (report["status"], report["pairs"]) == ("unusable", 0)
     assert not list(Path("state").rglob("*.jsonl"))
 
@@ -764,19 +764,20 @@ def narrow(tmp_path):
 
 def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(command, narrow):
     command("verify", "gta5/train")
-    folder = narrow("data", "size=64k")
+    folder = narrow("data/prepared", "size=64k")
     code, said = command("prepare", "gta5/train/0")
     assert code == 1
     assert "No space left on device" in said and "Traceback" not in said
     assert not [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("place", ["data", "results"])
+@pytest.mark.parametrize("place", ["data/prepared", "data/verified", "results"])
 def test_a_folder_that_cannot_be_written_is_a_sentence(command, narrow, place):
-    if place == "data":
+    prepares = place == "data/prepared"
+    if prepares:
         command("verify", "gta5/train")
     narrow(place, "ro")
-    words = ("prepare", "gta5/train/0") if place == "data" else ("verify", "gta5/train")
+    words = ("prepare", "gta5/train/0") if prepares else ("verify", "gta5/train")
     code, said = command(*words)
-    assert code == (1 if place == "data" else 2)
+    assert code == (1 if prepares else 2)
     assert "Read-only file system" in said and "Traceback" not in said
