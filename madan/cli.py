@@ -232,19 +232,14 @@ def adapt(
 @app.command()
 def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> None:
     """Score a segmenter on a split: madan evaluate segmenters/pooled cityscapes-val"""
-    from madan import evaluation, training
+    from madan import evaluation
 
     graph, artefact, seed = _begin("scores", f"{run}/{on}", seed, planned)
-    params = graph.params
-    _take_gpus()
-    training.begin(seed, params.training.threads)
-    target, _, split = on.rpartition("-")
-    pictures = _pictures(graph, target, split=split, labelled=True)
-    precision = params.training.segmenter.precision
-    net = _segmenter(graph, run, seed)
-    confusion = evaluation.evaluate(net, pictures, params.evaluation.batch, precision)
+    net, pictures, protocol = _to_predict(graph, run, on, seed)
+    batch, precision = graph.params.evaluation.batch, graph.params.training.segmenter.precision
+    confusion = evaluation.evaluate(net, pictures, batch, precision)
     with graph.publish(artefact) as out:
-        evaluation.write(out / "score.json", confusion, _protocol(graph, run, on, seed, pictures))
+        evaluation.write(out / "score.json", confusion, protocol)
 
 
 @app.command()
@@ -377,20 +372,15 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
 @exports.command("predictions")
 def export_predictions(run: str, on: str, seed: Seed = None, planned: Planned = None) -> None:
     """Write label ids and overlays: madan export predictions segmenters/pooled cityscapes-val"""
-    from madan import export, training
+    from madan import export
 
     graph, artefact, seed = _begin("predictions", f"{run}/{on}", seed, planned)
-    params = graph.params
-    _take_gpus()
-    training.begin(seed, params.training.threads)
-    target, _, split = on.rpartition("-")
-    pictures = _pictures(graph, target, split=split, labelled=True)
-    precision = params.training.segmenter.precision
+    net, pictures, protocol = _to_predict(graph, run, on, seed)
+    batch, precision = graph.params.evaluation.batch, graph.params.training.segmenter.precision
     settings, code = graph.promise(artefact)
-    protocol = _protocol(graph, run, on, seed, pictures) | {"settings": settings, "code": code}
-    net = _segmenter(graph, run, seed)
+    protocol |= {"settings": settings, "code": code}
     with graph.publish(artefact) as out:
-        export.predictions(net, pictures, params.evaluation.batch, precision, out, protocol)
+        export.predictions(net, pictures, batch, precision, out, protocol)
     print(f"written: {graph.folder(artefact)}")
 
 
@@ -488,13 +478,16 @@ def _generator(graph: Graph, run: str, source: str, seed: int) -> Any:
     return generator.to(training.device())
 
 
-def _protocol(graph: Graph, run: str, on: str, seed: int, pictures: Any) -> dict[str, Any]:
-    """What is said of every score and prediction: by which run, on what, of which step."""
-    from madan import checkpoints
+def _to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, dict[str, Any]]:
+    """A run's segmenter, labelled pictures, and what is said of all that is predicted on them."""
+    from madan import checkpoints, training
 
+    _take_gpus()
+    training.begin(seed, graph.params.training.threads)
     target, _, split = on.rpartition("-")
+    pictures = _pictures(graph, target, split=split, labelled=True)
     sizes = sorted({"x".join(map(str, pictures.label(k).shape)) for k in range(len(pictures))})
-    return {
+    protocol = {
         "scale": graph.params.scale,
         "run": run,
         "seed": seed,
@@ -505,6 +498,7 @@ def _protocol(graph: Graph, run: str, on: str, seed: int, pictures: Any) -> dict
         "checkpoint": "last step",
         "step": checkpoints.story(_weights(graph, run, seed))["step"],
     }
+    return _segmenter(graph, run, seed), pictures, protocol
 
 
 def _segmenter(graph: Graph, address: str, seed: int) -> Any:
