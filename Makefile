@@ -22,7 +22,7 @@ miou: setup
 	@cut -d, -f2-4,24-26 results/miou.csv
 
 schema: setup
-	$(BIN)/python -c "import json, madan.config as c; print(json.dumps(c.Params.model_json_schema(), indent=1))" \
+	$(BIN)/python -c "import json, madan.schema as s; print(json.dumps(s.Params.model_json_schema(), indent=1))" \
 	  > workflow/schemas/params.schema.json
 
 lint: setup

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from madan import datasets, layouts, miniature, verify
-from madan.config import Dataset
+from madan.schema import Dataset
 from madan.datasets import Verified
 
 SIZES = {"gta5": (1052, 1914), "cityscapes": (1024, 2048)}

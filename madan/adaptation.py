@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from madan import batches, labels, losses, parallel, training
-from madan.config import AdaptationTraining, FeatureDiscriminatorNetwork, Refusal
+from madan.schema import AdaptationTraining, FeatureDiscriminatorNetwork, Refusal
 from madan.datasets import Pictures
 from madan.discriminators import FeatureDiscriminator
 from madan.fcn8s import FCN8s

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from madan import parallel
-from madan.config import Refusal
+from madan.schema import Refusal
 from madan.datasets import Pictures
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

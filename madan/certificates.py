@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from madan.config import Refusal, digest
+from madan.config import digest
+from madan.schema import Refusal
 
 KEYS = ("content", "settings", "code", "inputs", "data")
 # These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
-UNCERTIFIED = {"__init__", "config", "certificates", "graph", "guard", "progress", "cli"}
+UNCERTIFIED = {"__init__", "schema", "config", "certificates", "graph", "guard", "progress", "assembly", "cli"}
 
 
 def read(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from madan import __version__
-from madan.config import Refusal
+from madan.schema import Refusal
 
 KEY = "madan"
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from madan import certificates, config
-from madan.config import Refusal
+from madan import assembly, certificates, config
+from madan.schema import Refusal
 from madan.graph import Artefact, Graph
 
 app = typer.Typer(
@@ -64,7 +64,7 @@ def miniature(domain: str, planned: Planned = None) -> None:
     """Draw a domain of the miniature world in its native layout: madan miniature gta5"""
     from madan import native
 
-    graph, artefact, _ = _begin("miniature", domain, 0, planned)
+    graph, artefact, _ = assembly.begin("miniature", domain, 0, planned)
     drawn = graph.params.miniature
     layout = graph.params.dataset(domain).layout
     images = {str(split): count for split, count in drawn.images[domain].items()}
@@ -107,7 +107,7 @@ def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | Non
     """Verify one split: show and write its report; certify it where it is usable."""
     from madan import verify as door
 
-    _, artefact, _ = _begin("verified", where, 0, planned)
+    _, artefact, _ = assembly.begin("verified", where, 0, planned)
     domain, split = where.split("/")
     folder, name = graph.folder(artefact), Path("verify", graph.params.scale, where)
     journal = None if quick else Path("state", f"{name}.jsonl")
@@ -133,7 +133,7 @@ def prepare(shard: str, planned: Planned = None) -> None:
     from madan import datasets
     from madan import verify as door
 
-    graph, artefact, _ = _begin("prepared", shard, 0, planned)
+    graph, artefact, _ = assembly.begin("prepared", shard, 0, planned)
     name, split, k = shard.split("/")
     verified = door.read(graph.folder(Artefact("verified", f"{name}/{split}")) / "items.json")
     with graph.publish(artefact) as out:
@@ -148,22 +148,22 @@ def translate(
     from madan import segmentation
     from madan.translation import Translator
 
-    graph, artefact, seed = _begin("translators", run, seed, planned)
+    graph, artefact, seed = assembly.begin("translators", run, seed, planned)
     params, settings = graph.params, graph.params.translators[run]
-    job = _training(graph, artefact, processes)
-    sources = {i: _pictures(graph, i, labelled=settings.task is not None) for i in settings.sources}
+    job = assembly.training_run(graph, artefact, processes)
+    sources = {i: assembly.pictures(graph, i, labelled=settings.task is not None) for i in settings.sources}
     judges, task, weights = {}, None, None
     if settings.semantic != "none":
-        judges = {i: _segmenter(graph, f"segmenters/{n}", seed) for i, n in settings.judges.items()}
+        judges = {i: assembly.segmenter(graph, f"segmenters/{n}", seed) for i, n in settings.judges.items()}
     if settings.task:
-        task = _segmenter(graph, f"segmenters/{settings.task.start}", seed)
+        task = assembly.segmenter(graph, f"segmenters/{settings.task.start}", seed)
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
     method = Translator(
         settings,
         params.training.translator,
         params.networks,
         sources,
-        _pictures(graph, settings.target),
+        assembly.pictures(graph, settings.target),
         steps=job.steps,
         seed=seed,
         judges=judges,
@@ -171,10 +171,10 @@ def translate(
         class_weights=weights,
     )
     method.start(
-        (params.translators[name], _weights(graph, f"translators/{name}", seed))
+        (params.translators[name], assembly.weights(graph, f"translators/{name}", seed))
         for name in settings.start
     )
-    _train(graph, artefact, method, job, method.networks())
+    assembly.train(graph, artefact, method, job, method.networks())
 
 
 @app.command()
@@ -182,11 +182,11 @@ def stylise(run: str, source: str, seed: Seed = None, planned: Planned = None) -
     """Send all images of a source through its generator: madan stylise madan gta5"""
     from madan import stylisation
 
-    graph, artefact, seed = _begin("stylised", f"{run}/{source}", seed, planned)
-    generator = _generator(graph, run, source, seed)
+    graph, artefact, seed = assembly.begin("stylised", f"{run}/{source}", seed, planned)
+    generator = assembly.generator(graph, run, source, seed)
     with graph.publish(artefact) as out:
         precision = graph.params.training.translator.stylise_precision
-        stylisation.stylise(generator, _pictures(graph, source), out, precision)
+        stylisation.stylise(generator, assembly.pictures(graph, source), out, precision)
 
 
 @app.command()
@@ -196,16 +196,16 @@ def segment(
     """Train a segmenter on labelled sets: madan segment source-gta5"""
     from madan import checkpoints, segmentation
 
-    graph, artefact, seed = _begin("segmenters", run, seed, planned)
+    graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
-    job = _training(graph, artefact, processes)
+    job = assembly.training_run(graph, artefact, processes)
     net = segmentation.build(params.networks.segmenter)
     if settings.start:
         name = "FA" if settings.start.startswith("translators/") else "F"
-        checkpoints.load(_weights(graph, settings.start, seed), name, net)
-    sets = [_pictures(graph, item, seed, labelled=True) for item in settings.train_on]
+        checkpoints.load(assembly.weights(graph, settings.start, seed), name, net)
+    sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
     method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
-    _train(graph, artefact, method, job, method.modules)
+    assembly.train(graph, artefact, method, job, method.modules)
 
 
 @app.command()
@@ -215,18 +215,18 @@ def adapt(
     """Align a segmenter's features with the target's: madan adapt madan"""
     from madan.adaptation import Adda
 
-    graph, artefact, seed = _begin("adaptations", run, seed, planned)
+    graph, artefact, seed = assembly.begin("adaptations", run, seed, planned)
     params, settings = graph.params, graph.params.adaptations[run]
-    job = _training(graph, artefact, processes)
+    job = assembly.training_run(graph, artefact, processes)
     method = Adda(
-        _segmenter(graph, f"segmenters/{settings.start}", seed),
-        [_pictures(graph, item, seed) for item in params.segmenters[settings.start].train_on],
-        _pictures(graph, settings.target),
+        assembly.segmenter(graph, f"segmenters/{settings.start}", seed),
+        [assembly.pictures(graph, item, seed) for item in params.segmenters[settings.start].train_on],
+        assembly.pictures(graph, settings.target),
         params.training.adaptation,
         params.networks.feature_discriminator,
         seed,
     )
-    _train(graph, artefact, method, job, {"F": method.net}, method.check)
+    assembly.train(graph, artefact, method, job, {"F": method.net}, method.check)
 
 
 @app.command()
@@ -234,8 +234,8 @@ def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> N
     """Score a segmenter on a split: madan evaluate segmenters/pooled cityscapes-val"""
     from madan import evaluation
 
-    graph, artefact, seed = _begin("scores", f"{run}/{on}", seed, planned)
-    net, pictures, protocol = _to_predict(graph, run, on, seed)
+    graph, artefact, seed = assembly.begin("scores", f"{run}/{on}", seed, planned)
+    net, pictures, protocol = assembly.to_predict(graph, run, on, seed)
     batch, precision = graph.params.evaluation.batch, graph.params.training.segmenter.precision
     confusion = evaluation.evaluate(net, pictures, batch, precision)
     with graph.publish(artefact) as out:
@@ -247,7 +247,7 @@ def table(name: str, planned: Planned = None) -> None:
     """Collect the scores of a table of params.yaml: madan table miou"""
     from madan import tables
 
-    graph, artefact, _ = _begin("tables", name, 0, planned)
+    graph, artefact, _ = assembly.begin("tables", name, 0, planned)
     rows = [row for row in graph.params.tables[name].rows for _ in graph.params.seeds]
     found = [
         tables.Score(
@@ -275,17 +275,17 @@ def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
     """Show what a translator did to its sources: madan figure madan"""
     from madan import figures
 
-    graph, artefact, seed = _begin("figures", run, seed, planned)
+    graph, artefact, seed = assembly.begin("figures", run, seed, planned)
     settings = graph.params.translators[run]
     rows = {}
     for source in settings.sources:
-        before = _pictures(graph, source, labelled=True)
-        after = _pictures(graph, f"{run}/{source}", seed)
+        before = assembly.pictures(graph, source, labelled=True)
+        after = assembly.pictures(graph, f"{run}/{source}", seed)
         shown = range(min(COLUMNS, len(before)))
         rows[source] = [before.image(k) for k in shown]
         rows[f"{source}, stylised"] = [after.image(k) for k in shown]
         rows[f"{source}, labels"] = [before.label(k) for k in shown]
-    target = _pictures(graph, settings.target)
+    target = assembly.pictures(graph, settings.target)
     shown = range(min(COLUMNS, len(target)))
     rows[f"{settings.target} (target)"] = [target.image(k) for k in shown]
     with graph.publish(artefact) as out:
@@ -343,7 +343,7 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
     from madan import checkpoints, export
     from madan import verify as door
 
-    graph, artefact, seed = _begin("releases", f"{run}/{source}", seed, planned)
+    graph, artefact, seed = assembly.begin("releases", f"{run}/{source}", seed, planned)
     params, translator = graph.params, graph.params.translators[run]
     settings, code = graph.promise(artefact)
     story = {
@@ -353,7 +353,7 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
         "target": translator.target,
         "seed": seed,
         "scale": params.scale,
-        "step": checkpoints.story(_weights(graph, f"translators/{run}", seed))["step"],
+        "step": checkpoints.story(assembly.weights(graph, f"translators/{run}", seed))["step"],
         **graph.settings(artefact),
         "settings": settings,
         "code": code,
@@ -362,7 +362,7 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
     for name in params.members(source):
         verified = graph.folder(Artefact("verified", f"{name}/train")) / "items.json"
         members.append(export.Member(name, params.dataset(name), door.read(verified)))
-    generator, target = _generator(graph, run, source, seed), params.dataset(translator.target)
+    generator, target = assembly.generator(graph, run, source, seed), params.dataset(translator.target)
     precision = params.training.translator.stylise_precision
     with graph.publish(artefact) as out:
         export.release(generator, members, target, out, precision, params.export, story)
@@ -374,150 +374,11 @@ def export_predictions(run: str, on: str, seed: Seed = None, planned: Planned = 
     """Write label ids and overlays: madan export predictions segmenters/pooled cityscapes-val"""
     from madan import export
 
-    graph, artefact, seed = _begin("predictions", f"{run}/{on}", seed, planned)
-    net, pictures, protocol = _to_predict(graph, run, on, seed)
+    graph, artefact, seed = assembly.begin("predictions", f"{run}/{on}", seed, planned)
+    net, pictures, protocol = assembly.to_predict(graph, run, on, seed)
     batch, precision = graph.params.evaluation.batch, graph.params.training.segmenter.precision
     settings, code = graph.promise(artefact)
     protocol |= {"settings": settings, "code": code}
     with graph.publish(artefact) as out:
         export.predictions(net, pictures, batch, precision, out, protocol)
     print(f"written: {graph.folder(artefact)}")
-
-
-def _begin(
-    kind: str, name: str, seed: int | None, planned: str | None
-) -> tuple[Graph, Artefact, int]:
-    """Load params.yaml, find the artefact, and check that it is still what was planned."""
-    graph = Graph(config.load())
-    artefact = Artefact(kind, name, graph.params.seeds[0] if seed is None else seed)
-    graph.check(artefact)
-    if planned and planned != graph.planned(artefact):
-        raise Refusal(
-            f"params.yaml or the code changed since {kind}/{name} was planned; nothing was made. "
-            "Run snakemake again to plan with what stands there now."
-        )
-    graph.upstream(artefact)
-    graph.verify(artefact)
-    return graph, artefact, artefact.seed
-
-
-def _take_gpus(processes: int = 1) -> None:
-    """Lease GPUs, where there are any; if several processes are to train, this one starts them."""
-    from madan import devices, parallel
-
-    started = parallel.expected()
-    if started > 1:
-        if processes not in (0, 1, started):
-            raise Refusal(f"--processes is {processes}, but {started} processes were started.")
-        return  # Whoever started them gave them their GPUs.
-    leased = devices.lease(max(1, processes))
-    if processes > 1:
-        sys.exit(parallel.launch(processes, leased.gpus, leased.locks))
-
-
-def _training(graph: Graph, artefact: Artefact, processes: int | None) -> Any:
-    """The run of a training command, with threads and seed fixed before networks are built."""
-    from madan import training
-
-    _take_gpus(graph.processes(artefact) if processes is None else processes)
-    settings = graph.params.training
-    training.begin(artefact.seed, settings.threads)
-    return training.Run(
-        title=f"{artefact.kind}/{artefact.name} seed {artefact.seed}",
-        seed=artefact.seed,
-        steps=graph.steps(artefact),
-        save_every=settings.save_every,
-        log_every=settings.log_every,
-        state=Path(
-            "state", graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}"
-        ),
-        key=graph.planned(artefact),
-        settings=graph.settings(artefact),
-    )
-
-
-def _train(
-    graph: Graph, artefact: Artefact, method: Any, run: Any, modules: Any,
-    check: Callable[[], None] = lambda: None,
-) -> None:  # fmt: skip
-    """Train, publish weights and log, and drop the state that was kept meanwhile."""
-    from madan import checkpoints, parallel, training
-
-    if parallel.rank():  # Of several processes, the first publishes.
-        training.fit(method, run, Path(os.devnull))
-        return
-    # Whoever asks it to leave after the last step has it finish instead of losing steps.
-    with training.signals(), graph.publish(artefact) as out:
-        training.fit(method, run, out / "log.csv")
-        check()
-        story = {
-            "settings": run.settings,
-            "seed": run.seed,
-            "step": run.steps,
-            "code": graph.promise(artefact)[1],
-            "processes": parallel.size(),
-        }
-        checkpoints.save(out / "weights.safetensors", modules, story)
-    certificates.settle(graph.folder(artefact))
-    training.forget(run)
-
-
-def _weights(graph: Graph, address: str, seed: int) -> Path:
-    kind, name = address.split("/")
-    return graph.folder(Artefact(kind, name, seed)) / "weights.safetensors"
-
-
-def _generator(graph: Graph, run: str, source: str, seed: int) -> Any:
-    from madan import checkpoints, training
-    from madan.generator import Generator
-
-    _take_gpus()
-    training.begin(seed, graph.params.training.threads)
-    generator = Generator(**graph.params.networks.generator.model_dump())
-    checkpoints.load(_weights(graph, f"translators/{run}", seed), f"G_{source}", generator)
-    return generator.to(training.device())
-
-
-def _to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """A run's segmenter, labelled pictures, and what is said of all that is predicted on them."""
-    from madan import checkpoints, training
-
-    _take_gpus()
-    training.begin(seed, graph.params.training.threads)
-    target, _, split = on.rpartition("-")
-    pictures = _pictures(graph, target, split=split, labelled=True)
-    sizes = sorted({"x".join(map(str, pictures.label(k).shape)) for k in range(len(pictures))})
-    protocol = {
-        "scale": graph.params.scale,
-        "run": run,
-        "seed": seed,
-        "target": target,
-        "split": split,
-        "images": len(pictures),
-        "resolution": " ".join(sizes),
-        "checkpoint": "last step",
-        "step": checkpoints.story(_weights(graph, run, seed))["step"],
-    }
-    return _segmenter(graph, run, seed), pictures, protocol
-
-
-def _segmenter(graph: Graph, address: str, seed: int) -> Any:
-    from madan import checkpoints, segmentation
-
-    net = segmentation.build(graph.params.networks.segmenter)
-    checkpoints.load(_weights(graph, address, seed), "F", net)
-    return net
-
-
-def _pictures(
-    graph: Graph, item: str, seed: int = 0, split: str = "train", labelled: bool = False
-) -> Any:
-    """The images of a domain, or of `<translator>/<domain>` with the labels of that domain."""
-    from madan.datasets import Pictures
-
-    source = [graph.folder(shard) for shard in graph.prepared(item.rpartition("/")[2], split)]
-    images = source
-    if "/" in item:
-        stylised = graph.folder(Artefact("stylised", item, seed))
-        images = [stylised / str(k) for k in range(len(source))]
-    return Pictures(item, images, source if labelled else ())

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from madan import labels, layouts
-from madan.config import Dataset, Refusal
+from madan.schema import Dataset, Refusal
 from madan.layouts import UNKNOWN, Item, Values
 
 Array = np.ndarray

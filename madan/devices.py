@@ -16,7 +16,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import NamedTuple
 
-from madan.config import Refusal
+from madan.schema import Refusal
 
 LEASES = Path("state/leases")
 VISIBLE, SHARE, PRETEND = "CUDA_VISIBLE_DEVICES", "MADAN_GPU_SHARE", "MADAN_GPUS"

@@ -17,7 +17,7 @@ import torch
 from ruamel.yaml import YAML
 
 from madan import __version__, batches, datasets, evaluation, labels, layouts, stylisation, training
-from madan.config import Dataset, Export, Refusal
+from madan.schema import Dataset, Export, Refusal
 from madan.datasets import Array, Pictures, Verified
 from madan.fcn8s import FCN8s
 from madan.layouts import Form

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from madan import certificates, layouts
-from madan.config import Adaptation, Params, Refusal, Segmenter, Translator, digest, known, needs
+from madan.config import digest, needs
+from madan.schema import Adaptation, Params, Refusal, Segmenter, Translator, known
 
 T = TypeVar("T")
 MODULES = {

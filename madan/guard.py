@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from madan import certificates, layouts
-from madan.config import Refusal, digest
+from madan.config import digest
+from madan.schema import Refusal
 from madan.graph import Artefact, Graph
 
 Provenance = Callable[[Path], list[Any] | None]

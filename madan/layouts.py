@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from madan import labels
-from madan.config import Dataset, Refusal
+from madan.schema import Dataset, Refusal
 
 SPLITS = ("train", "val", "test")
 UNKNOWN = 254  # in a table: an id that the dataset does not have

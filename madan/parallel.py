@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from madan.config import Refusal
+from madan.schema import Refusal
 
 GRACE = 60  # seconds in which processes leave after another one failed
 NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

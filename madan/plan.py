@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from madan import certificates, config, datasets, layouts, native, verify
-from madan.config import Dataset, Params, Refusal, Segmenter, Translator, digest
+from madan.config import digest
+from madan.schema import Dataset, Params, Refusal, Segmenter, Translator
 from madan.datasets import Verified
 from madan.graph import MODULES, Artefact, Graph
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from madan import batches, labels, losses, parallel, training
-from madan.config import SegmenterNetwork, SegmenterTraining
+from madan.schema import SegmenterNetwork, SegmenterTraining
 from madan.datasets import Pictures
 from madan.fcn8s import FCN8s
 

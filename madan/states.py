@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple, cast
 import torch
 
 from madan import parallel
-from madan.config import Refusal
+from madan.schema import Refusal
 
 KEPT = 2
 SUFFIX = ".pt"

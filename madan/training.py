@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from madan import parallel, states
-from madan.config import Refusal
+from madan.schema import Refusal
 from madan.progress import Meter
 
 Log = list[dict[str, float]]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from madan import batches, checkpoints, losses, parallel, training
-from madan.config import Networks, TranslatorTraining
-from madan.config import Translator as Run
+from madan.schema import Networks, TranslatorTraining
+from madan.schema import Translator as Run
 from madan.datasets import Pictures
 from madan.discriminators import ImagePool, PatchGAN
 from madan.fcn8s import FCN8s

@@ -19,7 +19,7 @@ from PIL import Image
 
 from madan import datasets, labels, layouts
 from madan.certificates import write_whole
-from madan.config import Dataset, Refusal
+from madan.schema import Dataset, Refusal
 from madan.datasets import NotIds, Verified
 from madan.layouts import UNKNOWN, Item, Layout, Values
 from madan.progress import Meter

@@ -14,7 +14,7 @@ import torch
 from ruamel.yaml import YAML
 
 from madan import config
-from madan.config import Dataset
+from madan.schema import Dataset
 from madan.datasets import Pictures
 from madan.graph import Artefact, Graph
 
@@ -62,7 +62,7 @@ class World:
             source = PROJECT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
         self.env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        self.env.pop("PYTHONPATH", None)
+        self.env["PYTHONPATH"] = str(PROJECT)
         self.write(params)
 
     @property

@@ -14,7 +14,7 @@ from conftest import dataset
 from PIL import Image
 
 from madan import labels, layouts, native
-from madan.config import Dataset, Layout
+from madan.schema import Dataset, Layout
 from madan.layouts import LAYOUTS, UNKNOWN, Item, Values
 
 SIZE = (32, 64)

@@ -5,7 +5,7 @@ With it the real Snakefile, profile, settings and certificates are tested withou
 
 import sys
 
-from madan import certificates, cli
+from madan import assembly, certificates, cli
 
 KINDS = {
     "miniature": "miniature",
@@ -32,7 +32,7 @@ def main() -> None:
     options = dict(zip(words, words[1:], strict=False))
     names = words[: next(k for k, word in enumerate(words) if word.startswith("--"))]
     seed, planned = int(options.get("--seed", 0)), options["--planned"]
-    graph, artefact, _ = cli._begin(KINDS[command], "/".join(names), seed, planned)
+    graph, artefact, _ = assembly.begin(KINDS[command], "/".join(names), seed, planned)
     if command == "table":
         path = graph.table(names[0])
         certificates.write_whole(path, f"row\n{graph.planned(artefact)}\n")

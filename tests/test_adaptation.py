@@ -11,7 +11,7 @@ from torch import nn
 
 from madan import batches, config, losses, segmentation, training
 from madan.adaptation import Accuracy, Adda
-from madan.config import Refusal
+from madan.schema import Refusal
 from madan.datasets import Pictures
 
 CROP = (16, 32)

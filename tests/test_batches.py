@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from madan import batches
-from madan.config import Refusal
+from madan.schema import Refusal
 
 
 class Coded:

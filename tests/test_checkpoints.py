@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from madan import __version__, checkpoints
-from madan.config import Refusal
+from madan.schema import Refusal
 
 STORY = {"settings": {"training": {"lr": 1e-05}, "run": {"start": None}}, "seed": 3, "step": 600}
 

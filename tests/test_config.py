@@ -7,8 +7,8 @@ from conftest import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madan import config
-from madan.config import Refusal
+from madan import config, schema
+from madan.schema import Refusal
 
 SCALES = ("miniature", "paper")
 
@@ -329,7 +329,7 @@ def test_digest_does_not_depend_on_the_order_of_keys():
 
 def test_schema_for_editors_is_the_models_own():
     schema = json.loads((PROJECT / "workflow/schemas/params.schema.json").read_text())
-    assert schema == config.Params.model_json_schema(), "write it anew: make schema"
+    assert schema == schema.Params.model_json_schema(), "write it anew: make schema"
 
 
 RAW = config.YAML(typ="safe").load(PROJECT / "params.yaml")
@@ -343,7 +343,7 @@ values = st.recursive(
 
 
 @settings(max_examples=100, deadline=None)
-@given(value=values, key=st.sampled_from(sorted(config.Params.model_fields)))
+@given(value=values, key=st.sampled_from(sorted(schema.Params.model_fields)))
 def test_any_value_anywhere_resolves_or_is_one_sentence(value, key):
     try:
         config.resolve(RAW | {key: value})

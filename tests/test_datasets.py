@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from madan import datasets, labels, layouts, native
-from madan.config import Refusal
+from madan.schema import Refusal
 from madan.datasets import NotIds, Pictures, Verified
 from madan.layouts import LAYOUTS
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from madan import devices
-from madan.config import Refusal
+from madan.schema import Refusal
 
 HOLD = """
 import sys

@@ -17,8 +17,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 from torch import nn
 
-from madan import config, datasets, evaluation, export, layouts, native, scores, verify
-from madan.config import Export, Refusal
+from madan import config, datasets, evaluation, export, layouts, native, schema, scores, verify
+from madan.schema import Export, Refusal
 from madan.datasets import Pictures
 from madan.export import Member
 from madan.graph import Artefact, Graph
@@ -80,10 +80,10 @@ def snippet(out):
     """The datasets that a release's README says to write into params.yaml."""
     [text] = re.findall(r"```yaml\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
     said = YAML(typ="safe").load(text.replace("FOLDER", str(out)))
-    own = {name: config.Layout(**layout) for name, layout in said.get("layouts", {}).items()}
-    domains = {name: config.Domain(**domain) for name, domain in said["domains"].items()}
+    own = {name: schema.Layout(**layout) for name, layout in said.get("layouts", {}).items()}
+    domains = {name: schema.Domain(**domain) for name, domain in said["domains"].items()}
     return {
-        name: config.Dataset(own=own.get(domain.layout), **domain.model_dump(exclude={"union"}))
+        name: schema.Dataset(own=own.get(domain.layout), **domain.model_dump(exclude={"union"}))
         for name, domain in domains.items()
     }
 
@@ -128,7 +128,7 @@ def test_jpegs_become_pngs_that_the_readmes_own_layout_reads(tmp_path, form):
 def test_dataset_of_ones_own_reads_back_with_its_own_ids(tmp_path):
     source = drawn(tmp_path, "gta5", count=2)
     colours = {"road": [(128, 64, 128)], "sky": [(70, 130, 180)]}
-    own = config.Layout(
+    own = schema.Layout(
         images="pictures/{split}/{name}.bmp", labels="truth/{split}/{name}.png",
         folders={"train": "training"}, colours=colours, ignore=[(0, 0, 0)],
     )  # fmt: skip
@@ -148,7 +148,7 @@ def test_dataset_of_ones_own_reads_back_with_its_own_ids(tmp_path):
 
 
 def test_image_that_would_take_the_name_of_its_label_is_refused(tmp_path):
-    own = config.Layout(images="{name}.jpg", labels="{name}.png", ids="gta5")
+    own = schema.Layout(images="{name}.jpg", labels="{name}.png", ids="gta5")
     for suffix, mode in ((".jpg", "RGB"), (".png", "L")):
         Image.new(mode, (9, 9), 7 if mode == "L" else (1, 2, 3)).save(tmp_path / f"a{suffix}")
     data = dataset("own", tmp_path, own=own)

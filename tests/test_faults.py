@@ -21,7 +21,7 @@ import pytest
 from conftest import PROJECT, World, tiny
 from ruamel.yaml import YAML
 
-from madan import config, states
+from madan import config, schema, states
 from madan.graph import Artefact, Graph
 
 pytestmark = pytest.mark.faults
@@ -415,5 +415,5 @@ def test_pictures_hold_no_pickled_objects(world):
     (path.parent / "digest").unlink()
     from madan.datasets import Pictures
 
-    with pytest.raises(config.Refusal, match="images.npy is damaged"):
+    with pytest.raises(schema.Refusal, match="images.npy is damaged"):
         Pictures("gta5", [path.parent])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madan import certificates, config
-from madan.config import Refusal
+from madan.schema import Refusal
 from madan.graph import MODULES, Artefact, Graph
 
 PACKAGE = PROJECT / "madan"

@@ -7,7 +7,7 @@ from conftest import tiny
 from test_graph import make
 
 from madan import config, guard
-from madan.config import Refusal
+from madan.schema import Refusal
 from madan.graph import Artefact, Graph
 
 RUN = Artefact("segmenters", "source-gta5")

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from madan import datasets, labels, layouts, miniature, native
-from madan.config import Layout, Refusal
+from madan.schema import Layout, Refusal
 from madan.layouts import LAYOUTS, UNKNOWN
 
 SIZE = (32, 64)

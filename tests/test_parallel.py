@@ -12,9 +12,9 @@ import torch
 from conftest import PROJECT, World, tiny, write_set
 from ruamel.yaml import YAML
 
-from madan import batches, config, devices, labels, losses, parallel, segmentation, training
+from madan import batches, config, devices, labels, losses, parallel, schema, segmentation, training
 from madan.adaptation import Adda
-from madan.config import Refusal
+from madan.schema import Refusal
 from madan.datasets import Pictures
 from madan.translation import Translator
 
@@ -48,9 +48,9 @@ def build(name, folder):
         settings = params.training.adaptation, params.networks.feature_discriminator
         return Adda(net, one_two, sets["target"], *settings, 0)
     more = {}
-    run = config.Translator(sources=["one"], target="target")
+    run = schema.Translator(sources=["one"], target="target")
     if name == "MADAN":
-        run = config.Translator(
+        run = schema.Translator(
             sources=["one", "two"], target="target", sad=True, ccd=True, semantic="dsc",
             judges={"one": "a", "two": "a"}, task={"start": "a", "update_every": 1},
         )  # fmt: skip

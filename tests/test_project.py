@@ -12,17 +12,18 @@ import pytest
 from conftest import PROJECT
 from ruamel.yaml import YAML
 
-from madan import config
+from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "labels", "config"},
+    {"__init__", "labels", "schema", "config"},
     {"certificates", "graph", "guard", "scene", "miniature", "native", "layouts", "datasets",
      "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress",
      "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
     {"tables", "figures", "export", "plan"},
+    {"assembly"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
@@ -123,7 +124,7 @@ def test_dvc_commands_of_the_documents_are_ones_that_dvc_takes():
 
 def test_dvc_looks_at_every_section_of_the_settings():
     stage = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]
-    assert set(stage["params"]) == set(config.Params.model_fields)
+    assert set(stage["params"]) == set(schema.Params.model_fields)
 
 
 def test_dvc_versions_every_place_where_results_lie(raw):

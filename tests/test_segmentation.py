@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from madan import batches, config, segmentation, training
-from madan.config import ClassWeights
+from madan.schema import ClassWeights
 from madan.labels import IGNORE
 
 CROP = (16, 32)

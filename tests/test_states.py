@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from madan import parallel, states
-from madan.config import Refusal
+from madan.schema import Refusal
 
 CPU = torch.device("cpu")
 CONTENT = {"step": 3, "modules": {"F": {"w": torch.arange(5.0)}}, "log": [{"loss": 0.1}]}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from madan import states, training
-from madan.config import Refusal
+from madan.schema import Refusal
 
 
 class Walk:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny, write_set
 
-from madan import batches, checkpoints, config, losses, segmentation, training
+from madan import batches, checkpoints, config, losses, schema, segmentation, training
 from madan.discriminators import ImagePool, PatchGAN
 from madan.generator import Generator
 from madan.translation import Translator
@@ -32,7 +32,7 @@ def build(params, tmp_path):
     def build(count=2, seed=0, settings=None, **switches):
         training.begin(seed, 1)
         sources = {name: sets[name] for name in SOURCES[:count]}
-        run = config.Translator(sources=list(sources), target="target", **switches)
+        run = schema.Translator(sources=list(sources), target="target", **switches)
         more = {}
         if run.semantic != "none":
             more["judges"] = {
@@ -173,7 +173,7 @@ def test_d_a_learns_its_own_adapted_domain_as_real_and_the_others_as_fake(build)
 
 
 def test_a_closed_gate_leaves_its_term_out(build):
-    method = build(sad=True, ccd=True, settings={"gates": config.Gates(sad=0.2, ccd=0.4)})
+    method = build(sad=True, ccd=True, settings={"gates": schema.Gates(sad=0.2, ccd=0.4)})
     said = {step: set(method.update(step)) for step in (1, 2, 3, 4)}
     assert not {name for name in said[1] if "sad" in name or "ccd" in name}
     assert {"sad.one", "d_sad.two"} <= said[2] and "ccd.one" not in said[3]
@@ -200,8 +200,8 @@ def test_each_history_is_asked_once_a_step(build, monkeypatch):
 
 
 def test_pulls_of_sad_reach_every_generator(build):
-    zero = dict.fromkeys(config.TranslatorWeights.model_fields, 0.0)
-    method = build(sad=True, settings={"weights": config.TranslatorWeights(**zero | {"sad": 1.0})})
+    zero = dict.fromkeys(schema.TranslatorWeights.model_fields, 0.0)
+    method = build(sad=True, settings={"weights": schema.TranslatorWeights(**zero | {"sad": 1.0})})
     method.update(0)
     for i in SOURCES[:2]:
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in method.G(i).parameters())
@@ -226,7 +226,7 @@ def test_a_stage_goes_on_from_the_networks_of_the_one_before(build, tmp_path):
         parts = {n: m for n, m in before.networks().items() if n == "DT" or n.endswith(f"_{name}")}
         path = tmp_path / f"{name}.safetensors"
         checkpoints.save(path, parts, {})
-        made.append((config.Translator(sources=[name], target="target"), path, parts))
+        made.append((schema.Translator(sources=[name], target="target"), path, parts))
     method = build()
     method.start((run, path) for run, path, _ in made)
     for number, (_, _, parts) in enumerate(made):

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from scipy.io import savemat
 
 from madan import cli, datasets, labels, layouts, verify
-from madan.config import Refusal
+from madan.schema import Refusal
 from madan.layouts import LAYOUTS
 from madan.verify import EXCLUSIONS, FIT, UNUSABLE
 

@@ -14,7 +14,8 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, path)))
 
 from madan import guard
 from madan.graph import Artefact, Graph
-from madan.config import Refusal, load
+from madan.config import load
+from madan.schema import Refusal
 from madan.layouts import wanted
 
 if config:

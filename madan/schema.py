@@ -1,0 +1,366 @@
+"""The models of params.yaml: which keys there are, of which types; Refusal, what a person mends."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from madan import labels
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Address = Annotated[
+    str, Field(pattern=r"^(segmenters|translators|adaptations)/[a-z0-9][a-z0-9-]*$")
+]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
+Precision = Literal["fp32", "bf16"]
+Split = Literal["train", "val", "test"]
+Byte = Annotated[int, Field(ge=0, le=255)]
+ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
+
+
+class Refusal(Exception):
+    """What a person has to mend, as one sentence; commands end with it and exit code 1."""
+
+
+class Model(BaseModel):
+    """A section of params.yaml: no unknown keys, no changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Miniature(Model):
+    """The drawn world that stands in for the datasets at `scale: miniature`."""
+
+    seed: int = Field(ge=0)
+    size: Size
+    images: dict[Name, dict[Literal["train", "val", "test"], Count]]
+
+
+class Layout(Model):
+    """How a dataset of one's own lies below its root, and which classes its labels hold."""
+
+    images: str = Field(description="such as images/{split}/{name}.jpg")
+    labels: str = Field(description="such as labels/{split}/{name}.png")
+    folders: dict[str, str] = Field({}, description="what {split} stands for, if not its name")
+    ids: Name | dict[ClassName, list[Byte]] | None = Field(
+        None, description="ids of each class, or the release whose ids these are"
+    )
+    colours: dict[ClassName, list[tuple[Byte, Byte, Byte]]] | None = Field(
+        None, description="colours of each class, where labels are colour images"
+    )
+    ignore: list[Byte | tuple[Byte, Byte, Byte]] = Field(
+        [], description="ids or colours that are known and not counted"
+    )
+
+
+class Domain(Model):
+    """A dataset (layout, root, size, shards) or the union of several treated as one."""
+
+    layout: Name | None = Field(None, description="a release's, or one of `layouts`")
+    root: str | None = Field(None, description="folder of the downloads, in their native layout")
+    size: Size | None = Field(None, description="size that training reads")
+    shards: Count = 1
+    splits: Literal["given", "all"] | dict[Split, Fraction] = Field(
+        "given", description="the release's, all for training, or shares to derive lists by"
+    )
+    exclude: dict[str, str] = Field({}, description="names of images to leave out, with reasons")
+    known_damage: Literal["exclude", "keep"] = "exclude"
+    union: Annotated[list[Name], Field(min_length=2)] | None = None
+
+
+class Dataset(Model):
+    """A domain that is a dataset of its own, with its layout if that is the user's."""
+
+    layout: str
+    own: Layout | None
+    root: Path
+    size: tuple[int, int]
+    shards: int
+    splits: Literal["given", "all"] | dict[str, float]
+    exclude: dict[str, str]
+    known_damage: str
+
+
+class GeneratorNetwork(Model):
+    """ResNet generator of CycleGAN; the paper's is 64, 9, 7, transposed, without the rest."""
+
+    ngf: Count
+    blocks: Count
+    end_kernel: Literal[3, 5, 7]
+    upsample: Literal["transposed", "nearest"]
+    dropout: bool
+    colour: bool = Field(description="add a learnable 3x3 colour matrix before the tanh")
+
+
+class DiscriminatorNetwork(Model):
+    """PatchGAN; the paper's is 64, 3, instance."""
+
+    ndf: Count
+    layers: Count
+    norm: Literal["instance", "none"]
+
+
+class SegmenterNetwork(Model):
+    """FCN-8s; the paper's is VGG-16 with a head of 4096, 7x7 and padding 100."""
+
+    widths: tuple[Count, Count, Count, Count, Count]
+    convs: tuple[Count, Count, Count, Count, Count]
+    pools: tuple[Literal[0, 1], Literal[0, 1], Literal[0, 1], Literal[0, 1], Literal[0, 1]]
+    head: Count
+    head_kernel: Literal[1, 3, 5, 7]
+    norm: Literal["none", "group"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    padding: Literal[1, 100]
+
+
+class FeatureDiscriminatorNetwork(Model):
+    """ADDA's discriminator of 1x1 convolutions on scores or features."""
+
+    hidden: tuple[Count, Count]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Networks(Model):
+    """Sizes of the networks."""
+
+    segmenter: SegmenterNetwork
+    generator: GeneratorNetwork
+    discriminator: DiscriminatorNetwork
+    feature_discriminator: FeatureDiscriminatorNetwork
+
+
+class ClassWeights(Model):
+    """Weight of a class in the cross-entropy: min(cap, frequency ** -power)."""
+
+    power: Weight
+    cap: Positive
+
+
+class SegmenterTraining(Model):
+    """Supervised training of F."""
+
+    lr: Positive
+    steps: Count
+    batch: Count = Field(description="images a step, shared evenly between the sets of train_on")
+    crop: Size
+    schedule: Literal["constant", "one-cycle"]
+    weight_decay: Weight
+    flip: bool
+    jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
+    class_weights: ClassWeights | None
+    precision: Precision
+
+
+class TranslatorWeights(Model):
+    """Weights of the terms that the generators minimise."""
+
+    gan_target: Weight
+    gan_source: Weight
+    cycle: Weight
+    identity: Weight
+    semantic: Weight
+    sad: Weight
+    ccd: Weight
+
+
+class Gates(Model):
+    """When SAD and CCD join, as a fraction of the run's steps."""
+
+    sad: Fraction
+    ccd: Fraction
+
+
+class TranslatorTraining(Model):
+    """Training of the generators against their discriminators."""
+
+    lr: Positive
+    lr_discriminator: Positive
+    colour_lr: Positive = Field(description="the colour matrix's learning rate, in units of lr")
+    task_lr: Positive = Field(description="learning rate of F_A inside the loop")
+    beta1: Fraction
+    decay_from: Fraction = Field(description="fraction of the steps after which lr falls to 0")
+    steps: Count
+    batch: Count = Field(description="images a step of each source, and of the target")
+    crop: Size
+    flip: bool
+    pool: int = Field(ge=0, description="history of fakes a discriminator sees; 0 = none")
+    weights: TranslatorWeights
+    gates: Gates
+    stylise_precision: Precision
+
+
+class AdaptationTraining(Model):
+    """Feature-level alignment (ADDA)."""
+
+    lr: Positive
+    lr_discriminator: Positive
+    momentum: Fraction
+    steps: Count
+    batch: Count
+    crop: Size
+    flip: bool
+    on: Literal["scores", "features"]
+    weight: Weight = Field(description="lambda_G of the adversarial term; 0 is the control")
+    gate: Fraction = Field(description="F learns only while the discriminator is righter than this")
+    window: Count = Field(description="iterations over which that accuracy is averaged")
+
+
+class Training(Model):
+    """Schedules; `threads` belongs to the settings because sums depend on it."""
+
+    segmenter: SegmenterTraining
+    translator: TranslatorTraining
+    adaptation: AdaptationTraining
+    threads: Count
+    save_every: Count = Field(description="steps between two saved states")
+    log_every: Count = Field(description="steps averaged into one line of log.csv")
+
+
+class Evaluation(Model):
+    """What a score is measured on."""
+
+    split: Literal["train", "val", "test"]
+    batch: Count
+
+
+class Need(Model):
+    """What a job asks of a cluster's scheduler; local runs heed memory and CPUs alone."""
+
+    minutes: Count = Field(description="time limit; twice, three times as much when tried again")
+    mem_mb: Count
+    cpus: Count | None = Field(None, description="else training.threads")
+    gpus: int = Field(0, ge=0)
+
+
+class Resources(Model):
+    """What the jobs of each rule need; no result depends on it."""
+
+    longest: Count | None = Field(None, description="minutes, the longest job that a site allows")
+    miniature: Need
+    verify: Need
+    prepare: Need
+    translate: Need
+    stylise: Need
+    segment: Need
+    adapt: Need
+    evaluate: Need
+    release: Need
+    predictions: Need
+
+
+class Export(Model):
+    """How raw images go through a generator: whole, or in tiles where they have more pixels."""
+
+    tile: Size
+    overlap: int = Field(ge=8, description="pixels over which two tiles fade into each other")
+
+
+class Segmenter(Model):
+    """A run of supervised training: F_i, F_A's start, the final F or the oracle."""
+
+    train_on: Annotated[list[str], Field(min_length=1)]
+    start: Address | None = None
+    steps: Count | None = None
+    oracle: bool = False
+
+
+class Task(Model):
+    """F_A: the segmenter it starts from; updated every n-th step (0 = never)."""
+
+    start: Name
+    update_every: int = Field(ge=0)
+
+
+class Translator(Model):
+    """A run of pixel-level adaptation over one or more sources."""
+
+    sources: Annotated[list[Name], Field(min_length=1)]
+    target: Name
+    start: list[Name] = []
+    shared: bool = Field(True, description="one D_T for all sources")
+    semantic: Literal["none", "sc", "dsc"] = "none"
+    sad: bool = False
+    ccd: bool = False
+    judges: dict[Name, Name] = {}
+    task: Task | None = None
+    steps: Count | None = None
+
+
+class Adaptation(Model):
+    """A run of feature-level alignment."""
+
+    method: Literal["adda"]
+    start: Name
+    target: Name
+    steps: Count | None = None
+
+
+class Row(Model):
+    """A line of a table: its name, the paper's setting and the run it shows."""
+
+    row: Name
+    setting: str
+    run: Address
+
+
+class Table(Model):
+    """Rows evaluated on one target."""
+
+    target: Name
+    rows: Annotated[list[Row], Field(min_length=1)]
+
+
+class Params(Model):
+    """The whole of params.yaml at one scale."""
+
+    scale: Literal["miniature", "paper"]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    miniature: Miniature
+    layouts: dict[Name, Layout] = Field({}, description="datasets of one's own")
+    domains: dict[Name, Domain]
+    networks: Networks
+    training: Training
+    evaluation: Evaluation
+    resources: Resources
+    export: Export
+    segmenters: dict[Name, Segmenter]
+    translators: dict[Name, Translator]
+    adaptations: dict[Name, Adaptation]
+    tables: dict[Name, Table]
+    paper: dict[str, Any] = Field({}, description="what `scale: paper` says otherwise")
+
+    def members(self, domain: str) -> list[str]:
+        """Datasets behind a domain: itself, or the parts of its union."""
+        return self.domains[domain].union or [domain]
+
+    def dataset(self, domain: str) -> Dataset:
+        """The dataset of that name; Refusal when params.yaml has none, or a union."""
+        datasets = [name for name, entry in self.domains.items() if not entry.union]
+        known("a command", domain, datasets)
+        entry = self.domains[domain].model_dump(exclude={"union"})
+        return Dataset(own=self.layouts.get(entry["layout"]), **entry)
+
+    def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
+        """The run of that kind and name; Refusal when params.yaml has none."""
+        runs = getattr(self, kind)
+        if name not in runs:
+            raise Refusal(f"params.yaml has no {kind}.{name}; {allowed(name, runs)}.")
+        return runs[name]
+
+
+def allowed(word: str, names: Any) -> str:
+    """What a key may name, and which of them comes closest to the word."""
+    close = difflib.get_close_matches(word, list(names), n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}allowed: {', '.join(names) or 'none'}"
+
+
+def known(key: str, word: str, names: Any) -> None:
+    """Refusal when a key names something that is not among these."""
+    if word not in names:
+        raise Refusal(f"{key} names {word}, which is unknown; {allowed(word, names)}.")
