@@ -22,7 +22,17 @@ from madan.schema import Refusal
 
 KEYS = ("content", "settings", "code", "inputs", "data")
 # These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
-UNCERTIFIED = {"__init__", "schema", "config", "certificates", "graph", "guard", "progress", "assembly", "cli"}
+UNCERTIFIED = {
+    "__init__",
+    "schema",
+    "config",
+    "certificates",
+    "graph",
+    "guard",
+    "progress",
+    "assembly",
+    "cli",
+}
 
 
 def read(path: Path) -> dict[str, str]:

@@ -12,7 +12,16 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from madan import labels
-from madan.schema import Adaptation, Domain, Layout, Params, Refusal, Segmenter, Translator, allowed, known
+from madan.schema import (
+    Domain,
+    Layout,
+    Params,
+    Refusal,
+    Segmenter,
+    Translator,
+    allowed,
+    known,
+)
 
 
 def load(path: Path = Path("params.yaml")) -> Params:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from madan import batches, labels, losses, parallel, training
-from madan.schema import SegmenterNetwork, SegmenterTraining
 from madan.datasets import Pictures
 from madan.fcn8s import FCN8s
+from madan.schema import SegmenterNetwork, SegmenterTraining
 
 
 class Supervised:

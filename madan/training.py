@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from madan import parallel, states
-from madan.schema import Refusal
 from madan.progress import Meter
+from madan.schema import Refusal
 
 Log = list[dict[str, float]]
 _ASKED = "asked to leave"

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from madan import batches, checkpoints, losses, parallel, training
-from madan.schema import Networks, TranslatorTraining
-from madan.schema import Translator as Run
 from madan.datasets import Pictures
 from madan.discriminators import ImagePool, PatchGAN
 from madan.fcn8s import FCN8s
 from madan.generator import Generator
+from madan.schema import Networks, TranslatorTraining
+from madan.schema import Translator as Run
 
 Images = dict[str, Tensor]
 

@@ -328,8 +328,8 @@ def test_digest_does_not_depend_on_the_order_of_keys():
 
 
 def test_schema_for_editors_is_the_models_own():
-    schema = json.loads((PROJECT / "workflow/schemas/params.schema.json").read_text())
-    assert schema == schema.Params.model_json_schema(), "write it anew: make schema"
+    written = json.loads((PROJECT / "workflow/schemas/params.schema.json").read_text())
+    assert written == schema.Params.model_json_schema(), "write it anew: make schema"
 
 
 RAW = config.YAML(typ="safe").load(PROJECT / "params.yaml")

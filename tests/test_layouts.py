@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from madan import datasets, labels, layouts, miniature, native
-from madan.schema import Layout, Refusal
 from madan.layouts import LAYOUTS, UNKNOWN
+from madan.schema import Layout, Refusal
 
 SIZE = (32, 64)
 FORMS = [(name, k) for name, layout in LAYOUTS.items() for k in range(len(layout.forms))]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from madan import batches, config, segmentation, training
-from madan.schema import ClassWeights
 from madan.labels import IGNORE
+from madan.schema import ClassWeights
 
 CROP = (16, 32)
 PLAIN = {

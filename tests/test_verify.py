@@ -22,8 +22,8 @@ from ruamel.yaml import YAML
 from scipy.io import savemat
 
 from madan import cli, datasets, labels, layouts, verify
-from madan.schema import Refusal
 from madan.layouts import LAYOUTS
+from madan.schema import Refusal
 from madan.verify import EXCLUSIONS, FIT, UNUSABLE
 
 SIZE = damage.SIZE
