@@ -17,7 +17,7 @@ from madan.graph import Graph
 
 LEVELS = [
     {"__init__", "labels", "schema", "config"},
-    {"certificates", "graph", "guard", "scene", "miniature", "native", "layouts", "datasets",
+    {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts", "datasets",
      "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress",
      "parallel", "states", "devices"},
     {"losses", "scores", "training"},
