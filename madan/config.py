@@ -231,6 +231,12 @@ def _check_sizes(params: Params) -> None:
     net, smallest = params.networks.segmenter, 16
     if net.norm == "group" and any(width % 8 for width in (*net.widths, net.head)):
         raise Refusal("networks.segmenter: norm group needs widths and head in multiples of 8.")
+    segmenter = params.training.segmenter
+    if segmenter.accumulate > segmenter.batch:
+        raise Refusal(
+            f"training.segmenter.accumulate is {segmenter.accumulate}, more parts than the batch "
+            f"has images; it must be at most training.segmenter.batch, {segmenter.batch}."
+        )
     if min(params.miniature.size) < smallest:
         raise Refusal(f"miniature.size is {params.miniature.size}; scenes need {smallest} pixels.")
     for section in ("segmenter", "translator", "adaptation"):

@@ -157,6 +157,7 @@ class SegmenterTraining(Model):
     jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
     class_weights: ClassWeights | None
     precision: Precision
+    accumulate: Count = Field(1, description="parts in which a batch goes through F, for memory")
 
 
 class TranslatorWeights(Model):

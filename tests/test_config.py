@@ -162,6 +162,7 @@ def test_target_without_the_split_to_be_scored_is_refused(raw):
         ("miniature.images.synthia", {"train": 3, "val": 3}, ["miniature.images.synthia", "train"]),
         ("training.segmenter.crop", [128, 128], ["training.segmenter.crop", "64x128"]),
         ("training.translator.crop", [8, 8], ["training.translator.crop", "at least 16"]),
+        ("training.segmenter.accumulate", 9, ["accumulate is 9", "training.segmenter.batch, 8"]),
     ],
 )
 def test_sizes_that_no_network_or_scene_can_have_are_refused(raw, key, value, words):
