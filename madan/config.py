@@ -23,7 +23,6 @@ from madan.schema import (
     known,
 )
 
-
 RUNS = ("segmenters", "translators", "adaptations")
 
 

@@ -17,8 +17,8 @@ from madan.graph import Graph
 
 LEVELS = [
     {"__init__", "labels", "schema", "config"},
-    {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts", "datasets",
-     "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress",
+    {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
+     "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress",
      "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
