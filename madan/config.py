@@ -50,7 +50,7 @@ def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     """Settings from the mapping in params.yaml, typed and cross-checked, or Refusal."""
     if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
         raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
-        raw |= {key: _present(raw[key]) for key in ("domains", *RUNS) if key in raw}
+        raw = {**raw, **{key: _present(raw[key]) for key in ("domains", *RUNS) if key in raw}}
     try:
         params = _of_its_scale(Params.model_validate(raw))
     except ValidationError as error:
