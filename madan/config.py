@@ -23,6 +23,8 @@ from madan.schema import (
     known,
 )
 
+RUNS = ("segmenters", "translators", "adaptations")
+
 
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read, type and cross-check params.yaml at its current scale; Refusal says what is wrong."""
@@ -48,8 +50,9 @@ def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     """Settings from the mapping in params.yaml, typed and cross-checked, or Refusal."""
     if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
         raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
+        raw = {**raw, **{key: _present(raw[key]) for key in ("domains", *RUNS) if key in raw}}
     try:
-        params = Params.model_validate(raw)
+        params = _of_its_scale(Params.model_validate(raw))
     except ValidationError as error:
         raise Refusal(" ".join(f"{origin}: {_sentence(error)}".split())) from None
     try:
@@ -86,6 +89,22 @@ def _merge(base: Any, other: Any) -> Any:
     for key, value in other.items():
         merged[key] = _merge(base[key], value) if key in base else value
     return merged
+
+
+def _present(entries: Any) -> Any:
+    """A section of named entries without those that are null."""
+    if not isinstance(entries, Mapping):
+        return entries
+    return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def _of_its_scale(params: Params) -> Params:
+    """Settings whose tables have the rows of this scale alone."""
+    tables = {}
+    for name, table in params.tables.items():
+        rows = [row for row in table.rows if row.scale in (None, params.scale)]
+        tables[name] = table.model_copy(update={"rows": rows})
+    return params.model_copy(update={"tables": tables})
 
 
 def _sentence(error: ValidationError) -> str:
@@ -192,6 +211,11 @@ def _check_domains(params: Params) -> None:
                 raise Refusal(
                     f"miniature.images.{name} must be train alone: SYNTHIA has no splits."
                 )
+
+
+def _check_looks(params: Params) -> None:
+    for name in params.miniature.looks if params.scale == "miniature" else ():
+        known("miniature.looks", name, [d for d, entry in params.domains.items() if entry.layout])
 
 
 def _check_splits(key: str, domain: Domain, own: Layout | None) -> None:
@@ -348,6 +372,7 @@ def _check_cycles(params: Params) -> None:
 CHECKS = (
     _check_layouts,
     _check_domains,
+    _check_looks,
     _check_sizes,
     _check_export,
     _check_runs,
