@@ -124,6 +124,11 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step of an optimiser down the mean over the processes of their losses."""
     optimizer.zero_grad()
     loss.backward()
+    take_step(optimizer)
+
+
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """One step of an optimiser along the mean over the processes of their gradients."""
     parallel.average_gradients(optimizer)
     optimizer.step()
 
