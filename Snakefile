@@ -25,6 +25,12 @@ rule kept:
         [GRAPH.certificate(artefact) for artefact in guard.kept(GRAPH)],
 
 
+rule figures:
+    # All of params.yaml's.
+    input:
+        [GRAPH.certificate(Artefact("figures", name)) for name in GRAPH.params.figures],
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/pixel.smk"
 include: "workflow/rules/segment.smk"

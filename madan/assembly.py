@@ -8,7 +8,7 @@ from typing import Any
 
 from madan import certificates, config
 from madan.graph import MODULES, Artefact, Graph
-from madan.schema import Refusal
+from madan.schema import Refusal, known
 
 
 def begin(
@@ -105,6 +105,23 @@ def weights(graph: Graph, address: str, seed: int) -> Path:
     """The weights file of the run `kind/name`."""
     kind, name = address.split("/")
     return graph.folder(Artefact(kind, name, seed)) / "weights.safetensors"
+
+
+def model(graph: Graph, name: str) -> Path:
+    """The weights that a row of a table, a run or a file names; of several seeds the first's.
+
+    Refusal when it is none of these, or not there yet.
+    """
+    if name.endswith(".safetensors"):
+        return Path(name)
+    rows = {row.row: row.run for table in graph.params.tables.values() for row in table.rows}
+    runs = [
+        f"{kind}/{run}"
+        for kind in ("segmenters", "adaptations")
+        for run in getattr(graph.params, kind)
+    ]
+    known("--model", name, [*rows, *runs])
+    return weights(graph, rows.get(name, name), graph.params.seeds[0])
 
 
 def generator(graph: Graph, run: str, source: str, seed: int) -> Any:

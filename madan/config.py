@@ -352,6 +352,26 @@ def _check_tables(params: Params) -> None:
                 raise Refusal(f"tables.{name} has two rows called {row.row}; rename one.")
 
 
+def _check_figures(params: Params) -> None:
+    for name, figure in params.figures.items():
+        known(f"figures.{name}.table", figure.table, params.tables)
+        wanted = ["segmenters", "adaptations"]
+        if figure.shows in ("training", "discriminators"):
+            wanted.append("translators")
+        if figure.shows == "translation":
+            wanted = ["translators"]
+        if figure.shows == "translation" and not figure.runs:
+            raise Refusal(f"figures.{name} needs runs: name the translators that it shows.")
+        for address in figure.runs:
+            kind, run = address.split("/")
+            known(f"figures.{name}.runs", run, getattr(params, kind))
+            if kind not in wanted:
+                raise Refusal(
+                    f"figures.{name} shows {figure.shows}, which {address} does not have; name "
+                    f"runs of {' or '.join(wanted)}."
+                )
+
+
 def _check_cycles(params: Params) -> None:
     done: set[str] = set()
 
@@ -377,5 +397,6 @@ CHECKS = (
     _check_export,
     _check_runs,
     _check_tables,
+    _check_figures,
     _check_cycles,
 )

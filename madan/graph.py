@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from madan import certificates, layouts
 from madan.config import digest, needs
-from madan.schema import Adaptation, Params, Refusal, Segmenter, Translator, known
+from madan.schema import Adaptation, Figure, Params, Refusal, Segmenter, Translator, known
 
 T = TypeVar("T")
 MODULES = {
@@ -30,7 +30,7 @@ MODULES = {
     "releases": ("export", "generator", "checkpoints"),
     "predictions": ("export", "segmentation", "checkpoints"),
     "tables": ("tables",),
-    "figures": ("figures", "datasets"),
+    "figures": ("gallery",),
 }
 DATA = ("miniature", "verified", "prepared")
 FORMS = {
@@ -74,6 +74,8 @@ class Graph:
             size = "x".join(map(str, dataset.size))
             part = f"{shard}-of-{dataset.shards}"
             return Path("data/prepared", scale, domain, f"{split}-{size}", part)
+        if kind == "figures":
+            return Path("results", scale, kind, name)
         return Path("results", scale, kind, name, f"seed{seed}")
 
     def certificate(self, artefact: Artefact) -> Path:
@@ -114,8 +116,8 @@ class Graph:
         if kind in ("translators", "segmenters", "adaptations"):
             params.run(kind, name)
         if kind == "figures":
-            params.run("translators", name)
-        if kind not in ("miniature", "prepared", "tables"):
+            known(said, name, params.figures)
+        if kind not in ("miniature", "prepared", "tables", "figures"):
             known(said, str(seed), [str(each) for each in params.seeds])
 
     def inputs(self, artefact: Artefact) -> list[Artefact]:
@@ -141,9 +143,7 @@ class Graph:
             target, _, split = where.rpartition("-")
             return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
         if kind == "figures":
-            shown = self.params.translators[name]
-            stylised = [Artefact("stylised", f"{name}/{source}", seed) for source in shown.sources]
-            return [*stylised, *self._data(shown, seed)]
+            return _once(self._shown(self.params.figures[name]))
         if kind == "tables":
             return self.scores(name)
         runs = [other.split("/") for other in needs(self.params, f"{kind}/{name}")]
@@ -167,6 +167,15 @@ class Graph:
             for row in self.params.tables[table].rows
             for seed in self.params.seeds
         ]
+
+    def runs(self, figure: Figure) -> list[str]:
+        """Addresses of the runs that a figure shows."""
+        return figure.runs or [row.run for row in self.params.tables[figure.table].rows]
+
+    def measured(self, figure: Figure, run: str) -> list[Artefact]:
+        """Scores of a run on a figure's target, for every seed."""
+        where = f"{self.params.tables[figure.table].target}-{self.params.evaluation.split}"
+        return [Artefact("scores", f"{run}/{where}", seed) for seed in self.params.seeds]
 
     def everything(self) -> list[Artefact]:
         """Whatever the tables need, upstream first, each once."""
@@ -221,7 +230,10 @@ class Graph:
             of_shard = {"split": split, "shard": int(shard)}
             return params.domains[domain].model_dump(include={"size", "shards"}) | of_shard
         if kind == "figures":
-            return {"run": name}
+            figure = params.figures[name]
+            titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
+            said = {"titles": titles, "seeds": params.seeds, "split": params.evaluation.split}
+            return figure.model_dump() | said
         if kind == "tables":
             rows = params.tables[name].model_dump()
             return {"scale": params.scale, "seeds": params.seeds, "table": rows}
@@ -359,6 +371,31 @@ class Graph:
     def _is_promised(self, artefact: Artefact) -> bool:
         said = certificates.read(self.certificate(artefact))
         return (said["settings"], said["code"]) == self.promise(artefact)
+
+    def _shown(self, figure: Figure) -> Iterator[Artefact]:
+        """What a figure is drawn from: pictures and features of the first seed, numbers of all."""
+        params, runs = self.params, [run.split("/") for run in self.runs(figure)]
+        target, split = params.tables[figure.table].target, params.evaluation.split
+        for kind, name in runs:
+            if figure.shows in ("classes", "confusion", "heatmap"):
+                yield from self.measured(figure, f"{kind}/{name}")
+            elif figure.shows in ("training", "discriminators"):
+                yield from (Artefact(kind, name, seed) for seed in params.seeds)
+            elif figure.shows == "translation":
+                for source in params.translators[name].sources:
+                    yield Artefact("stylised", f"{name}/{source}", params.seeds[0])
+                yield from self._data(params.translators[name], params.seeds[0])
+            elif figure.shows != "shares":
+                yield Artefact(kind, name, params.seeds[0])
+            data = self._data(params.run(kind, name), params.seeds[0])
+            if figure.shows == "features":
+                yield from data
+            if figure.shows == "shares":
+                yield from (each for each in data if each.kind == "prepared")
+        if figure.shows == "features":
+            yield from self.prepared(target)
+        if figure.shows in ("qualitative", "shares"):
+            yield from self.prepared(target, split)
 
     def _data(self, run: Segmenter | Translator | Adaptation, seed: int) -> list[Artefact]:
         if isinstance(run, Adaptation):

@@ -198,7 +198,6 @@ def _nameable(graph: Graph) -> Iterator[Artefact]:
             for source in settings.sources:
                 yield Artefact("stylised", f"{run}/{source}", seed)
                 yield Artefact("releases", f"{run}/{source}", seed)
-            yield Artefact("figures", run, seed)
         for kind in ("segmenters", "adaptations"):
             for run in getattr(params, kind):
                 yield Artefact(kind, run, seed)
@@ -206,4 +205,5 @@ def _nameable(graph: Graph) -> Iterator[Artefact]:
                     for split in splits:
                         yield Artefact("scores", f"{kind}/{run}/{name}-{split}", seed)
                         yield Artefact("predictions", f"{kind}/{run}/{name}-{split}", seed)
+    yield from (Artefact("figures", name) for name in params.figures)
     yield from (Artefact("tables", name) for name in params.tables)

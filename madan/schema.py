@@ -320,6 +320,18 @@ class Table(Model):
     rows: Annotated[list[Row], Field(min_length=1)]
 
 
+class Figure(Model):
+    """A picture: what it shows, and of which runs."""
+
+    shows: Literal[
+        "translation", "qualitative", "classes", "confusion", "heatmap", "training",
+        "discriminators", "features", "shares",
+    ]  # fmt: skip
+    runs: list[Address] = Field([], description="else the rows of its table")
+    table: Name = Field("miou", description="gives the target, and titles to runs")
+    images: Count = Field(5, description="scenes shown; of features: of each domain")
+
+
 class Params(Model):
     """The whole of params.yaml at one scale."""
 
@@ -337,6 +349,7 @@ class Params(Model):
     translators: dict[Name, Translator]
     adaptations: dict[Name, Adaptation]
     tables: dict[Name, Table]
+    figures: dict[Name, Figure] = Field({}, description="pictures: snakemake figures")
     paper: dict[str, Any] = Field(
         {}, description="what `scale: paper` says otherwise; null takes a domain or run away"
     )

@@ -22,8 +22,9 @@ LEVELS = [
      "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
-    {"tables", "figures", "export", "plan"},
+    {"tables", "figures", "export", "plan", "prediction"},
     {"assembly"},
+    {"gallery"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
