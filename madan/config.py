@@ -263,6 +263,12 @@ def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]
         known(f"{key}.start", name, getattr(params, kind))
         if kind == "translators" and not params.translators[name].task:
             raise Refusal(f"{key}.start is {run.start}, which has no task segmenter to start from.")
+        started = params.architecture(run.start)
+        if started != run.network:
+            raise Refusal(
+                f"{key}.start is {run.start}, whose network is {started}, but {key} is to be "
+                f"{run.network}: say network: {started} there, or start from another run."
+            )
 
 
 def _check_target(params: Params, key: str, target: str) -> None:
