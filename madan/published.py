@@ -1,8 +1,8 @@
 """The figures that the paper published, and how far each is certain.
 
 `published.csv` has the IoU of each class where the paper gives them, and the mean over 16. Its
-`mark` says `miou confirmed` where the mean was seen in a second written source; a `transcribed` line was
-copied once, its classes average to its mean, and it was not seen again.
+`mark` says `miou confirmed` where the mean was seen in a second written source; a `transcribed`
+line was copied once: its classes average to its mean, but it was not seen again.
 """
 
 import csv
