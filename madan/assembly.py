@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from madan import certificates, config
-from madan.graph import Artefact, Graph
+from madan.graph import MODULES, Artefact, Graph
 from madan.schema import Refusal
 
 
@@ -49,18 +49,29 @@ def training_run(graph: Graph, artefact: Artefact, processes: int | None) -> Any
     take_gpus(graph.processes(artefact) if processes is None else processes)
     settings = graph.params.training
     training.begin(artefact.seed, settings.threads)
+    place = Path(graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}")
     return training.Run(
         title=f"{artefact.kind}/{artefact.name} seed {artefact.seed}",
         seed=artefact.seed,
         steps=graph.steps(artefact),
         save_every=settings.save_every,
         log_every=settings.log_every,
-        state=Path(
-            "state", graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}"
-        ),
+        state="state" / place,
         key=graph.planned(artefact),
         settings=graph.settings(artefact),
+        images=_images(graph, artefact),
+        board="logs/tensorboard" / place,
     )
+
+
+def _images(graph: Graph, artefact: Artefact) -> int:
+    """Images that a step of a training run sees, those of the target included."""
+    training = graph.params.training
+    if artefact.kind == "segmenters":
+        return training.segmenter.batch
+    if artefact.kind == "adaptations":
+        return 2 * training.adaptation.batch
+    return training.translator.batch * (1 + len(graph.params.translators[artefact.name].sources))
 
 
 def train(
@@ -82,6 +93,7 @@ def train(
             "seed": run.seed,
             "step": run.steps,
             "code": graph.promise(artefact)[1],
+            "modules": certificates.module_digests(graph.package, *MODULES[artefact.kind]),
             "processes": parallel.size(),
         }
         checkpoints.save(out / "weights.safetensors", modules, story)

@@ -135,6 +135,12 @@ def code_digest(package: Path, *modules: str) -> str:
     return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, modules))])
 
 
+def module_digests(package: Path, *modules: str) -> dict[str, str]:
+    """Of modules and all they import, by name: the digest of each one's syntax alone."""
+    names = sorted(_closure(package, modules))
+    return {name: digest(_syntax(package / f"{name}.py")) for name in names}
+
+
 def _closure(package: Path, modules: Iterable[str]) -> set[str]:
     found: set[str] = set()
     waiting = list(modules)

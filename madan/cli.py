@@ -67,10 +67,12 @@ def miniature(domain: str, planned: Planned = None) -> None:
     drawn = graph.params.miniature
     layout = graph.params.dataset(domain).layout
     images = {str(split): count for split, count in drawn.images[domain].items()}
-    # Domains that share a layout show other scenes.
-    seed = drawn.seed if domain == layout else drawn.seed + zlib.crc32(domain.encode())
+    look = drawn.looks.get(domain)
+    # Domains that share a layout show other scenes, or the same ones in another look.
+    same = look or domain == layout
+    seed = drawn.seed if same else drawn.seed + zlib.crc32(domain.encode())
     with graph.publish(artefact) as out:
-        native.write(layout, out, images=images, size=drawn.size, seed=seed)
+        native.write(layout, out, images=images, size=drawn.size, seed=seed, look=look)
 
 
 @app.command()

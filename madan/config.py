@@ -11,17 +11,21 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from madan import labels
+from madan import labels, published
 from madan.schema import (
     Domain,
     Layout,
     Params,
     Refusal,
+    Row,
     Segmenter,
+    Table,
     Translator,
     allowed,
     known,
 )
+
+RUNS = ("segmenters", "translators", "adaptations")
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -48,8 +52,9 @@ def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     """Settings from the mapping in params.yaml, typed and cross-checked, or Refusal."""
     if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
         raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
+        raw = {**raw, **{key: _present(raw[key]) for key in ("domains", *RUNS) if key in raw}}
     try:
-        params = Params.model_validate(raw)
+        params = _of_its_scale(Params.model_validate(raw))
     except ValidationError as error:
         raise Refusal(" ".join(f"{origin}: {_sentence(error)}".split())) from None
     try:
@@ -86,6 +91,22 @@ def _merge(base: Any, other: Any) -> Any:
     for key, value in other.items():
         merged[key] = _merge(base[key], value) if key in base else value
     return merged
+
+
+def _present(entries: Any) -> Any:
+    """A section of named entries without those that are null."""
+    if not isinstance(entries, Mapping):
+        return entries
+    return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def _of_its_scale(params: Params) -> Params:
+    """Settings whose tables have the rows of this scale alone."""
+    tables = {}
+    for name, table in params.tables.items():
+        rows = [row for row in table.rows if row.scale in (None, params.scale)]
+        tables[name] = table.model_copy(update={"rows": rows})
+    return params.model_copy(update={"tables": tables})
 
 
 def _sentence(error: ValidationError) -> str:
@@ -194,6 +215,11 @@ def _check_domains(params: Params) -> None:
                 )
 
 
+def _check_looks(params: Params) -> None:
+    for name in params.miniature.looks if params.scale == "miniature" else ():
+        known("miniature.looks", name, [d for d, entry in params.domains.items() if entry.layout])
+
+
 def _check_splits(key: str, domain: Domain, own: Layout | None) -> None:
     by_folder = "{split}" in own.images if own else domain.layout not in ("gta5", "synthia")
     if domain.splits != "given" and by_folder:
@@ -206,6 +232,12 @@ def _check_sizes(params: Params) -> None:
     net, smallest = params.networks.segmenter, 16
     if net.norm == "group" and any(width % 8 for width in (*net.widths, net.head)):
         raise Refusal("networks.segmenter: norm group needs widths and head in multiples of 8.")
+    segmenter = params.training.segmenter
+    if segmenter.accumulate > segmenter.batch:
+        raise Refusal(
+            f"training.segmenter.accumulate is {segmenter.accumulate}, more parts than the batch "
+            f"has images; it must be at most training.segmenter.batch, {segmenter.batch}."
+        )
     if min(params.miniature.size) < smallest:
         raise Refusal(f"miniature.size is {params.miniature.size}; scenes need {smallest} pixels.")
     for section in ("segmenter", "translator", "adaptation"):
@@ -258,6 +290,11 @@ def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]
             )
     if len(run.train_on) > params.training.segmenter.batch:
         raise Refusal(f"{key}.train_on has more sets than training.segmenter.batch has images.")
+    if run.network == "drn26" and params.training.segmenter.accumulate > 1:
+        raise Refusal(
+            f"{key} is to be drn26, which normalises over a whole batch, but "
+            f"training.segmenter.accumulate is {params.training.segmenter.accumulate}; set it to 1."
+        )
     if run.start:
         kind, name = run.start.split("/")
         known(f"{key}.start", name, getattr(params, kind))
@@ -319,13 +356,23 @@ def _check_tables(params: Params) -> None:
         if params.scale == "miniature" and split not in drawn:
             raise Refusal(f"evaluation.split is {split}; miniature.images.{table.target} has none.")
         rows = [row.row for row in table.rows]
+        if table.against:
+            known(f"tables.{name}.against", table.against, rows)
         for row in table.rows:
-            kind, run = row.run.split("/")
-            known(f"tables.{name} row {row.row}", run, getattr(params, kind))
-            if kind == "translators":
-                raise Refusal(f"tables.{name} row {row.row} names a translator; name a segmenter.")
+            _check_row(params, f"tables.{name} row {row.row}", row, table)
             if rows.count(row.row) > 1:
                 raise Refusal(f"tables.{name} has two rows called {row.row}; rename one.")
+
+
+def _check_row(params: Params, key: str, row: Row, table: Table) -> None:
+    kind, run = row.run.split("/")
+    known(key, run, getattr(params, kind))
+    if kind == "translators":
+        raise Refusal(f"{key} names a translator; name a segmenter.")
+    if row.against:
+        known(f"{key}: against", row.against, [other.row for other in table.rows])
+    if row.published:
+        known(f"{key}: published", row.published, published.figures(table.target))
 
 
 def _check_cycles(params: Params) -> None:
@@ -348,6 +395,7 @@ def _check_cycles(params: Params) -> None:
 CHECKS = (
     _check_layouts,
     _check_domains,
+    _check_looks,
     _check_sizes,
     _check_export,
     _check_runs,

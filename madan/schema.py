@@ -39,6 +39,9 @@ class Miniature(Model):
     seed: int = Field(ge=0)
     size: Size
     images: dict[Name, dict[Literal["train", "val", "test"], Count]]
+    looks: dict[Name, Literal["gta5", "synthia", "cityscapes", "bdd100k"]] = Field(
+        {}, description="domains that show their layout's own scenes in another domain's look"
+    )
 
 
 class Layout(Model):
@@ -161,6 +164,7 @@ class SegmenterTraining(Model):
     jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
     class_weights: ClassWeights | None
     precision: Precision
+    accumulate: Count = Field(1, description="parts in which a batch goes through F, for memory")
 
 
 class TranslatorWeights(Model):
@@ -228,11 +232,19 @@ class Training(Model):
     log_every: Count = Field(description="steps averaged into one line of log.csv")
 
 
+class Verdict(Model):
+    """How near a published figure a row's mean over seeds must lie."""
+
+    points: Weight = Field(description="of mIoU; nearer is `reproduced`")
+    deviations: Weight = Field(description="of the seeds; nearer is `within seed noise`")
+
+
 class Evaluation(Model):
-    """What a score is measured on."""
+    """What a score is measured on, and how it compares with what was published."""
 
     split: Literal["train", "val", "test"]
     batch: Count
+    verdict: Verdict
 
 
 class Need(Model):
@@ -314,12 +326,16 @@ class Row(Model):
     row: Name
     setting: str
     run: Address
+    scale: Literal["miniature", "paper"] | None = Field(None, description="at this scale alone")
+    published: str | None = Field(None, description="the paper's figure: setting/method")
+    against: Name | None = Field(None, description="the row it is compared with, seed by seed")
 
 
 class Table(Model):
     """Rows evaluated on one target."""
 
     target: Name
+    against: Name | None = Field(None, description="the row that all others are compared with")
     rows: Annotated[list[Row], Field(min_length=1)]
 
 
@@ -340,7 +356,9 @@ class Params(Model):
     translators: dict[Name, Translator]
     adaptations: dict[Name, Adaptation]
     tables: dict[Name, Table]
-    paper: dict[str, Any] = Field({}, description="what `scale: paper` says otherwise")
+    paper: dict[str, Any] = Field(
+        {}, description="what `scale: paper` says otherwise; null takes a domain or run away"
+    )
 
     def members(self, domain: str) -> list[str]:
         """Datasets behind a domain: itself, or the parts of its union."""

@@ -94,6 +94,18 @@ class Translator:
             figures["task"] = self._update_task(self.task, adapted, truth)
         return {name: value.item() for name, value in figures.items()}
 
+    def look(self) -> dict[str, Tensor]:
+        """The first image of every source [3, h, w], and beside it what G_i makes of it now."""
+        shown = {}
+        for i, pictures in self.sources.items():
+            image = torch.from_numpy(pictures.image(0).copy())[None]
+            x = batches.scale(image).to(training.device())
+            with torch.no_grad():
+                made = self.G(i).eval()(x)
+            self.G(i).train()
+            shown[f"G_{i}"] = torch.cat([x[0], made[0]], dim=2)
+        return shown
+
     def _update_generators(
         self, x: Images, x_target: Tensor, sad: bool, ccd: bool
     ) -> tuple[Images, Images, dict[tuple[str, str], Tensor], dict[str, Tensor]]:
