@@ -1,6 +1,7 @@
 """Facts of pixel-level training: who moves whom, what the switches mean, what CycleGAN is."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from conftest import tiny, write_set
 from madan import batches, checkpoints, config, losses, schema, segmentation, training
 from madan.discriminators import ImagePool, PatchGAN
 from madan.generator import Generator
-from madan.translation import Translator
+from madan.translation import Made, Translator
 
 SOURCES = ("one", "two", "three")
 CROP = (16, 32)
@@ -51,6 +52,11 @@ def dsc(**more):
     judges = dict.fromkeys(SOURCES[:2], "judge")
     task = {"start": "judge", "update_every": 1} | more
     return {"semantic": "dsc", "judges": judges, "task": task}
+
+
+def pairs(names):
+    """All ordered pairs of two."""
+    return list(itertools.permutations(names, 2))
 
 
 def weights(modules):
@@ -111,13 +117,13 @@ def test_each_half_of_a_step_moves_only_its_own_networks(build):
     method = build(sad=True, ccd=True, **dsc())
     x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
     before = weights(method.networks())
-    adapted, back, crossed, _ = method._update_generators(x, x["one"], sad=True, ccd=True)
+    made, _ = method._update_generators(x, x["one"], sad=pairs(x), ccd=pairs(x))
     assert moved(before, method.networks()) == set(method.generators)
     before = weights(method.networks())
-    method._update_discriminators(x, x["one"], adapted, back, crossed, sad=True)
+    method._update_discriminators(x, x["one"], made, sad=pairs(x), ccd=pairs(x))
     assert moved(before, method.networks()) == set(method.discriminators)
     before = weights(method.networks())
-    method._update_task(method.task, adapted, torch.zeros(4, *CROP, dtype=torch.long))
+    method._update_task(method.task, made.adapted, torch.zeros(4, *CROP, dtype=torch.long))
     assert moved(before, method.networks()) == {"FA"}
 
 
@@ -134,7 +140,8 @@ def test_judges_never_move_and_collect_no_gradient(build):
 def test_consistency_compares_the_moving_task_segmenter_with_the_source_judge(build):
     method = build(**dsc())
     source, adapted = torch.rand(2, 2, 3, *CROP) * 2 - 1
-    said = method._semantic("one", source, adapted)
+    x, made = {"one": source, "two": source}, {"one": adapted, "two": source}
+    said = method._semantic(x, made)["semantic.one"]
     method.task.eval()
     expected = losses.semantic_consistency(
         method.task(batches.imagenet(adapted)), method.judges["one"](batches.imagenet(source))
@@ -142,13 +149,13 @@ def test_consistency_compares_the_moving_task_segmenter_with_the_source_judge(bu
     torch.testing.assert_close(said, expected)
     with torch.no_grad():
         next(method.task.parameters()).add_(0.5)
-    assert method._semantic("one", source, adapted) != said
+    assert method._semantic(x, made)["semantic.one"] != said
 
 
 def test_sc_has_the_same_frozen_judge_on_both_images(build):
     method = build(semantic="sc", judges=dict.fromkeys(SOURCES[:2], "judge"))
-    image = torch.rand(2, 3, *CROP) * 2 - 1
-    assert method._semantic("one", image, image).item() == pytest.approx(0, abs=1e-6)
+    x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
+    assert [term.item() for term in method._semantic(x, x).values()] == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_sad_and_ccd_run_over_ordered_pairs_of_three_sources(build):
@@ -158,7 +165,7 @@ def test_sad_and_ccd_run_over_ordered_pairs_of_three_sources(build):
     sad = sum(losses.adversarial(method.DA("two")(adapted[j]), True) for j in ("one", "three")) / 2
     crossed = [method.GT("two")(adapted[j]) for j in ("one", "three")]
     ccd = sum(losses.adversarial(method.D("two")(image), True) for image in crossed) / 2
-    figures = method._update_generators(x, x["one"], sad=True, ccd=True)[3]
+    figures = method._update_generators(x, x["one"], sad=pairs(x), ccd=pairs(x))[1]
     torch.testing.assert_close(figures["sad.two"], sad.detach())
     torch.testing.assert_close(figures["ccd.two"], ccd.detach())
 
@@ -168,7 +175,7 @@ def test_d_a_learns_its_own_adapted_domain_as_real_and_the_others_as_fake(build)
     x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
     d = method.DA("one")
     expected = ((d(x["one"]) - 1).pow(2).mean() + d(x["two"]).pow(2).mean()) / 2
-    figures = method._update_discriminators(x, x["one"], x, x, {}, sad=True)
+    figures = method._update_discriminators(x, x["one"], Made(x, x, {}), pairs(x), [])
     torch.testing.assert_close(figures["d_sad.one"], expected.detach())
 
 
@@ -186,7 +193,7 @@ def test_identity_keeps_images_that_are_in_the_domain_already(build):
     x, x_target = torch.rand(2, 2, 3, *CROP) * 2 - 1
     kept = (method.G("one")(x_target) - x_target).abs().mean()
     kept = kept + (method.GT("one")(x) - x).abs().mean()
-    figures = method._update_generators({"one": x}, x_target, sad=False, ccd=False)[3]
+    figures = method._update_generators({"one": x}, x_target, sad=[], ccd=[])[1]
     torch.testing.assert_close(figures["identity.one"], kept.detach())
 
 
