@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from madan import datasets, layouts, miniature, verify
-from madan.schema import Dataset
 from madan.datasets import Verified
+from madan.schema import Dataset
 
 SIZES = {"gta5": (1052, 1914), "cityscapes": (1024, 2048)}
 TRAINING = (600, 1080)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from madan import batches, labels, losses, parallel, training
-from madan.schema import AdaptationTraining, FeatureDiscriminatorNetwork, Refusal
 from madan.datasets import Pictures
 from madan.discriminators import FeatureDiscriminator
 from madan.fcn8s import FCN8s
+from madan.schema import AdaptationTraining, FeatureDiscriminatorNetwork, Refusal
 from madan.segmentation import shares
 
 

@@ -1,4 +1,4 @@
-"""What commands have in common: an artefact begun, its parts put together, trained and published."""
+"""What commands share: an artefact is begun, its parts put together, trained and published."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from madan import certificates, config
-from madan.graph import Artefact, Graph
+from madan.graph import MODULES, Artefact, Graph
 from madan.schema import Refusal
 
 
@@ -49,18 +49,29 @@ def training_run(graph: Graph, artefact: Artefact, processes: int | None) -> Any
     take_gpus(graph.processes(artefact) if processes is None else processes)
     settings = graph.params.training
     training.begin(artefact.seed, settings.threads)
+    place = Path(graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}")
     return training.Run(
         title=f"{artefact.kind}/{artefact.name} seed {artefact.seed}",
         seed=artefact.seed,
         steps=graph.steps(artefact),
         save_every=settings.save_every,
         log_every=settings.log_every,
-        state=Path(
-            "state", graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}"
-        ),
+        state="state" / place,
         key=graph.planned(artefact),
         settings=graph.settings(artefact),
+        images=_images(graph, artefact),
+        board="logs/tensorboard" / place,
     )
+
+
+def _images(graph: Graph, artefact: Artefact) -> int:
+    """Images that a step of a training run sees, those of the target included."""
+    training = graph.params.training
+    if artefact.kind == "segmenters":
+        return training.segmenter.batch
+    if artefact.kind == "adaptations":
+        return 2 * training.adaptation.batch
+    return training.translator.batch * (1 + len(graph.params.translators[artefact.name].sources))
 
 
 def train(
@@ -82,6 +93,7 @@ def train(
             "seed": run.seed,
             "step": run.steps,
             "code": graph.promise(artefact)[1],
+            "modules": certificates.module_digests(graph.package, *MODULES[artefact.kind]),
             "processes": parallel.size(),
         }
         checkpoints.save(out / "weights.safetensors", modules, story)
@@ -90,19 +102,21 @@ def train(
 
 
 def weights(graph: Graph, address: str, seed: int) -> Path:
+    """The weights file of the run `kind/name`."""
     kind, name = address.split("/")
     return graph.folder(Artefact(kind, name, seed)) / "weights.safetensors"
 
 
 def generator(graph: Graph, run: str, source: str, seed: int) -> Any:
+    """G_i of a translator for one source, trained, on the device of this process."""
     from madan import checkpoints, training
     from madan.generator import Generator
 
     take_gpus()
     training.begin(seed, graph.params.training.threads)
-    generator = Generator(**graph.params.networks.generator.model_dump())
-    checkpoints.load(weights(graph, f"translators/{run}", seed), f"G_{source}", generator)
-    return generator.to(training.device())
+    net = Generator(**graph.params.networks.generator.model_dump())
+    checkpoints.load(weights(graph, f"translators/{run}", seed), f"G_{source}", net)
+    return net.to(training.device())
 
 
 def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, dict[str, Any]]:
@@ -112,23 +126,24 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
     take_gpus()
     training.begin(seed, graph.params.training.threads)
     target, _, split = on.rpartition("-")
-    pictures = pictures(graph, target, split=split, labelled=True)
-    sizes = sorted({"x".join(map(str, pictures.label(k).shape)) for k in range(len(pictures))})
+    shown = pictures(graph, target, split=split, labelled=True)
+    sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
     protocol = {
         "scale": graph.params.scale,
         "run": run,
         "seed": seed,
         "target": target,
         "split": split,
-        "images": len(pictures),
+        "images": len(shown),
         "resolution": " ".join(sizes),
         "checkpoint": "last step",
         "step": checkpoints.story(weights(graph, run, seed))["step"],
     }
-    return segmenter(graph, run, seed), pictures, protocol
+    return segmenter(graph, run, seed), shown, protocol
 
 
 def segmenter(graph: Graph, address: str, seed: int) -> Any:
+    """The trained segmenter F of the run `kind/name`."""
     from madan import checkpoints, segmentation
 
     net = segmentation.build(graph.params.networks.segmenter)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from madan import parallel
-from madan.schema import Refusal
 from madan.datasets import Pictures
+from madan.schema import Refusal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -22,7 +22,17 @@ from madan.schema import Refusal
 
 KEYS = ("content", "settings", "code", "inputs", "data")
 # These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
-UNCERTIFIED = {"__init__", "schema", "config", "certificates", "graph", "guard", "progress", "assembly", "cli"}
+UNCERTIFIED = {
+    "__init__",
+    "schema",
+    "config",
+    "certificates",
+    "graph",
+    "guard",
+    "progress",
+    "assembly",
+    "cli",
+}
 
 
 def read(path: Path) -> dict[str, str]:
@@ -123,6 +133,12 @@ def settle(folder: Path) -> None:
 def code_digest(package: Path, *modules: str) -> str:
     """Digest of the syntax, without docstrings and comments, of modules and all they import."""
     return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, modules))])
+
+
+def module_digests(package: Path, *modules: str) -> dict[str, str]:
+    """Of modules and all they import, by name: the digest of each one's syntax alone."""
+    names = sorted(_closure(package, modules))
+    return {name: digest(_syntax(package / f"{name}.py")) for name in names}
 
 
 def _closure(package: Path, modules: Iterable[str]) -> set[str]:

@@ -6,15 +6,14 @@ import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from madan import assembly, certificates, config
-from madan.schema import Refusal
 from madan.graph import Artefact, Graph
+from madan.schema import Refusal
 
 app = typer.Typer(
     help="MADAN: multi-source domain adaptation for semantic segmentation. Commands work on the "
@@ -68,10 +67,12 @@ def miniature(domain: str, planned: Planned = None) -> None:
     drawn = graph.params.miniature
     layout = graph.params.dataset(domain).layout
     images = {str(split): count for split, count in drawn.images[domain].items()}
-    # Domains that share a layout show other scenes.
-    seed = drawn.seed if domain == layout else drawn.seed + zlib.crc32(domain.encode())
+    look = drawn.looks.get(domain)
+    # Domains that share a layout show other scenes, or the same ones in another look.
+    same = look or domain == layout
+    seed = drawn.seed if same else drawn.seed + zlib.crc32(domain.encode())
     with graph.publish(artefact) as out:
-        native.write(layout, out, images=images, size=drawn.size, seed=seed)
+        native.write(layout, out, images=images, size=drawn.size, seed=seed, look=look)
 
 
 @app.command()
@@ -151,10 +152,15 @@ def translate(
     graph, artefact, seed = assembly.begin("translators", run, seed, planned)
     params, settings = graph.params, graph.params.translators[run]
     job = assembly.training_run(graph, artefact, processes)
-    sources = {i: assembly.pictures(graph, i, labelled=settings.task is not None) for i in settings.sources}
+    sources = {
+        i: assembly.pictures(graph, i, labelled=settings.task is not None) for i in settings.sources
+    }
     judges, task, weights = {}, None, None
     if settings.semantic != "none":
-        judges = {i: assembly.segmenter(graph, f"segmenters/{n}", seed) for i, n in settings.judges.items()}
+        judges = {
+            i: assembly.segmenter(graph, f"segmenters/{n}", seed)
+            for i, n in settings.judges.items()
+        }
     if settings.task:
         task = assembly.segmenter(graph, f"segmenters/{settings.task.start}", seed)
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
@@ -220,7 +226,10 @@ def adapt(
     job = assembly.training_run(graph, artefact, processes)
     method = Adda(
         assembly.segmenter(graph, f"segmenters/{settings.start}", seed),
-        [assembly.pictures(graph, item, seed) for item in params.segmenters[settings.start].train_on],
+        [
+            assembly.pictures(graph, item, seed)
+            for item in params.segmenters[settings.start].train_on
+        ],
         assembly.pictures(graph, settings.target),
         params.training.adaptation,
         params.networks.feature_discriminator,
@@ -362,7 +371,10 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
     for name in params.members(source):
         verified = graph.folder(Artefact("verified", f"{name}/train")) / "items.json"
         members.append(export.Member(name, params.dataset(name), door.read(verified)))
-    generator, target = assembly.generator(graph, run, source, seed), params.dataset(translator.target)
+    generator, target = (
+        assembly.generator(graph, run, source, seed),
+        params.dataset(translator.target),
+    )
     precision = params.training.translator.stylise_precision
     with graph.publish(artefact) as out:
         export.release(generator, members, target, out, precision, params.export, story)

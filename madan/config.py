@@ -12,7 +12,18 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from madan import labels
-from madan.schema import Adaptation, Domain, Layout, Params, Refusal, Segmenter, Translator, allowed, known
+from madan.schema import (
+    Domain,
+    Layout,
+    Params,
+    Refusal,
+    Segmenter,
+    Translator,
+    allowed,
+    known,
+)
+
+RUNS = ("segmenters", "translators", "adaptations")
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -39,8 +50,9 @@ def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     """Settings from the mapping in params.yaml, typed and cross-checked, or Refusal."""
     if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
         raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
+        raw = {**raw, **{key: _present(raw[key]) for key in ("domains", *RUNS) if key in raw}}
     try:
-        params = Params.model_validate(raw)
+        params = _of_its_scale(Params.model_validate(raw))
     except ValidationError as error:
         raise Refusal(" ".join(f"{origin}: {_sentence(error)}".split())) from None
     try:
@@ -77,6 +89,22 @@ def _merge(base: Any, other: Any) -> Any:
     for key, value in other.items():
         merged[key] = _merge(base[key], value) if key in base else value
     return merged
+
+
+def _present(entries: Any) -> Any:
+    """A section of named entries without those that are null."""
+    if not isinstance(entries, Mapping):
+        return entries
+    return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def _of_its_scale(params: Params) -> Params:
+    """Settings whose tables have the rows of this scale alone."""
+    tables = {}
+    for name, table in params.tables.items():
+        rows = [row for row in table.rows if row.scale in (None, params.scale)]
+        tables[name] = table.model_copy(update={"rows": rows})
+    return params.model_copy(update={"tables": tables})
 
 
 def _sentence(error: ValidationError) -> str:
@@ -185,6 +213,11 @@ def _check_domains(params: Params) -> None:
                 )
 
 
+def _check_looks(params: Params) -> None:
+    for name in params.miniature.looks if params.scale == "miniature" else ():
+        known("miniature.looks", name, [d for d, entry in params.domains.items() if entry.layout])
+
+
 def _check_splits(key: str, domain: Domain, own: Layout | None) -> None:
     by_folder = "{split}" in own.images if own else domain.layout not in ("gta5", "synthia")
     if domain.splits != "given" and by_folder:
@@ -197,6 +230,12 @@ def _check_sizes(params: Params) -> None:
     net, smallest = params.networks.segmenter, 16
     if net.norm == "group" and any(width % 8 for width in (*net.widths, net.head)):
         raise Refusal("networks.segmenter: norm group needs widths and head in multiples of 8.")
+    segmenter = params.training.segmenter
+    if segmenter.accumulate > segmenter.batch:
+        raise Refusal(
+            f"training.segmenter.accumulate is {segmenter.accumulate}, more parts than the batch "
+            f"has images; it must be at most training.segmenter.batch, {segmenter.batch}."
+        )
     if min(params.miniature.size) < smallest:
         raise Refusal(f"miniature.size is {params.miniature.size}; scenes need {smallest} pixels.")
     for section in ("segmenter", "translator", "adaptation"):
@@ -333,6 +372,7 @@ def _check_cycles(params: Params) -> None:
 CHECKS = (
     _check_layouts,
     _check_domains,
+    _check_looks,
     _check_sizes,
     _check_export,
     _check_runs,

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from madan import labels, layouts
-from madan.schema import Dataset, Refusal
 from madan.layouts import UNKNOWN, Item, Values
+from madan.schema import Dataset, Refusal
 
 Array = np.ndarray
 ORIENTATION = 0x0112  # the EXIF entry that says which way is up

@@ -17,11 +17,11 @@ import torch
 from ruamel.yaml import YAML
 
 from madan import __version__, batches, datasets, evaluation, labels, layouts, stylisation, training
-from madan.schema import Dataset, Export, Refusal
 from madan.datasets import Array, Pictures, Verified
 from madan.fcn8s import FCN8s
 from madan.layouts import Form
 from madan.progress import Meter
+from madan.schema import Dataset, Export, Refusal
 
 SPLIT = "train"  # what translators stylise
 DRAWN = (

@@ -208,10 +208,10 @@ class Graph:
         kind, name, seed = artefact
         params = self.params
         if kind == "miniature":
-            return params.miniature.model_dump(exclude={"images"}) | {
-                "layout": params.domains[name].layout,
-                "images": params.miniature.images[name],
-            }
+            drawn = params.miniature
+            look = {"look": drawn.looks[name]} if name in drawn.looks else {}
+            its_own = {"layout": params.domains[name].layout, "images": drawn.images[name]}
+            return drawn.model_dump(include={"seed", "size"}) | its_own | look
         if kind == "verified":
             domain, split = name.split("/")
             dataset = params.dataset(domain).model_dump(mode="json", exclude={"size", "shards"})

@@ -11,8 +11,8 @@ from typing import Any
 
 from madan import certificates, layouts
 from madan.config import digest
-from madan.schema import Refusal
 from madan.graph import Artefact, Graph
+from madan.schema import Refusal
 
 Provenance = Callable[[Path], list[Any] | None]
 

@@ -232,7 +232,7 @@ def strays(dataset: Dataset, split: str) -> list[Path]:
     for pattern in form(dataset, split)[:2]:
         folder, suffix = _parts(dataset.root, pattern)
         ending = "." + suffix.rpartition(".")[2]
-        others = (path for path, _ in _walk(folder) if path.suffix != ending)
+        others = (Path(path) for path, _ in _walk(folder) if not path.endswith(ending))
         found += [path for path in others if path.suffix.lower() in _IMAGES]
     return sorted(found)
 
@@ -298,14 +298,15 @@ def _parts(root: Path, pattern: str) -> tuple[Path, str]:
 def _files(root: Path, pattern: str) -> Iterator[tuple[str, int]]:
     """Name and bytes of every file of a pattern; a link that leads nowhere has 0 bytes."""
     folder, suffix = _parts(root, pattern)
+    above = len(str(folder)) + 1
     for path, size in _walk(folder):
-        if path.name.endswith(suffix):
-            yield path.relative_to(folder).as_posix().removesuffix(suffix), size
+        if path.endswith(suffix):
+            yield path[above:].removesuffix(suffix), size
 
 
 def _walk(
-    folder: Path, above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[tuple[Path, int]]:
+    folder: Path | str, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, int]]:
     """Files below a folder with their bytes; links are followed, hidden files are not seen."""
     try:
         about, entries = os.stat(folder), list(os.scandir(folder))
@@ -322,9 +323,9 @@ def _walk(
         except OSError:
             inner, size = False, 0
         if inner:
-            yield from _walk(Path(entry.path), above | {here})
+            yield from _walk(entry.path, above | {here})
         else:
-            yield Path(entry.path), size
+            yield entry.path, size
 
 
 def _expect(path: Path, what: str) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 
 from madan import certificates, config, datasets, layouts, native, verify
 from madan.config import digest
-from madan.schema import Dataset, Params, Refusal, Segmenter, Translator
 from madan.datasets import Verified
 from madan.graph import MODULES, Artefact, Graph
+from madan.schema import Dataset, Params, Refusal, Segmenter, Translator
 
 DATA = ("miniature", "verified", "prepared")
 TRAINING = ("translators", "segmenters", "adaptations")

@@ -39,6 +39,9 @@ class Miniature(Model):
     seed: int = Field(ge=0)
     size: Size
     images: dict[Name, dict[Literal["train", "val", "test"], Count]]
+    looks: dict[Name, Literal["gta5", "synthia", "cityscapes", "bdd100k"]] = Field(
+        {}, description="domains that show their layout's own scenes in another domain's look"
+    )
 
 
 class Layout(Model):
@@ -154,6 +157,7 @@ class SegmenterTraining(Model):
     jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
     class_weights: ClassWeights | None
     precision: Precision
+    accumulate: Count = Field(1, description="parts in which a batch goes through F, for memory")
 
 
 class TranslatorWeights(Model):
@@ -309,6 +313,7 @@ class Row(Model):
     row: Name
     setting: str
     run: Address
+    scale: Literal["miniature", "paper"] | None = Field(None, description="at this scale alone")
 
 
 class Table(Model):
@@ -335,7 +340,9 @@ class Params(Model):
     translators: dict[Name, Translator]
     adaptations: dict[Name, Adaptation]
     tables: dict[Name, Table]
-    paper: dict[str, Any] = Field({}, description="what `scale: paper` says otherwise")
+    paper: dict[str, Any] = Field(
+        {}, description="what `scale: paper` says otherwise; null takes a domain or run away"
+    )
 
     def members(self, domain: str) -> list[str]:
         """Datasets behind a domain: itself, or the parts of its union."""

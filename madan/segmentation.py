@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from madan import batches, labels, losses, parallel, training
-from madan.schema import SegmenterNetwork, SegmenterTraining
 from madan.datasets import Pictures
 from madan.fcn8s import FCN8s
+from madan.schema import SegmenterNetwork, SegmenterTraining
 
 
 class Supervised:
@@ -30,18 +30,33 @@ class Supervised:
         self.optimizers = {"F": optimizer}
 
     def update(self, step: int) -> dict[str, float]:
-        """One step of F on a fresh batch."""
-        settings, optimizer = self.settings, self.optimizers["F"]
+        """One step of F on a fresh batch, whose parts add up to the gradient of the whole."""
+        optimizer, parts = self.optimizers["F"], self.settings.accumulate
+        images, truth = self.begin(step)
+        total = self.total(truth)
+        figure = 0.0
+        optimizer.zero_grad()
+        for x, y in zip(images.chunk(parts), truth.chunk(parts), strict=True):
+            with training.autocast(self.settings.precision):
+                scores = self.net(batches.imagenet(x))
+            loss = losses.task(scores.float(), y, self.weights, total)
+            loss.backward()
+            figure += loss.item()
+        training.take_step(optimizer)
+        return {"task": figure}
+
+    def begin(self, step: int) -> tuple[Tensor, Tensor]:
+        """Set F's rate and mode for a step; return its images [B, 3, h, w] and labels."""
+        settings = self.settings
         if settings.schedule == "one-cycle":
-            training.set_rate(optimizer, settings.lr * training.one_cycle(step, self.steps))
-        images, truth = self._draw(step)
+            rate = settings.lr * training.one_cycle(step, self.steps)
+            training.set_rate(self.optimizers["F"], rate)
         self.net.train()
-        with training.autocast(settings.precision):
-            scores = self.net(batches.imagenet(images))
-        total = parallel.mean(losses.task_total(truth, self.weights))
-        loss = losses.task(scores.float(), truth, self.weights, total)
-        training.descend(optimizer, loss)
-        return {"task": loss.item()}
+        return self._draw(step)
+
+    def total(self, truth: Tensor) -> Tensor:
+        """What L_task of a whole batch is divided by, of all processes that share it."""
+        return parallel.mean(losses.task_total(truth, self.weights))
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         settings = self.settings

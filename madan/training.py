@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from madan import parallel, states
+from madan.progress import Board, Meter
 from madan.schema import Refusal
-from madan.progress import Meter
 
 Log = list[dict[str, float]]
 _ASKED = "asked to leave"
@@ -47,6 +47,8 @@ class Run(NamedTuple):
     state: Path
     key: str
     settings: Mapping[str, Any]
+    images: int | None = None  # that a step sees
+    board: Path | None = None  # where TensorBoard's files lie
 
 
 def device() -> torch.device:
@@ -78,7 +80,8 @@ def fit(method: Method, run: Run, log: Path) -> None:
     """
     with _alone(run), signals() as asked:
         first, lines, window = _resume(method, run)
-        meter = Meter(run.title, run.steps, first)
+        meter = Meter(run.title, run.steps, first, images=run.images)
+        board = Board(None if parallel.rank() else run.board, first)
         try:
             for step in range(first, run.steps):
                 torch.manual_seed(_step_seed(run.seed, step, parallel.rank()))
@@ -89,15 +92,20 @@ def fit(method: Method, run: Run, log: Path) -> None:
                 window.append(figures)
                 done = step + 1
                 if done % run.log_every == 0 or done == run.steps:
-                    lines.append({"step": done, **_mean(window)})
+                    means = _mean(window)
+                    lines.append({"step": done, **means})
+                    board.figures(done, means)
                     window = []
                 meter.show(done, figures)
                 if done < run.steps and (done % run.save_every == 0 or leave):
                     _save(method, run, done, lines, window)
+                    board.samples(done, method)
                     if leave:
                         raise SystemExit(128 + (asked or [signal.SIGTERM])[0])
+            board.samples(run.steps, method)
         finally:
             meter.close()
+            board.close()
     if parallel.rank() == 0:
         with log.open("w", newline="") as file:
             writer = csv.DictWriter(
@@ -124,6 +132,11 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step of an optimiser down the mean over the processes of their losses."""
     optimizer.zero_grad()
     loss.backward()
+    take_step(optimizer)
+
+
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """One step of an optimiser along the mean over the processes of their gradients."""
     parallel.average_gradients(optimizer)
     optimizer.step()
 

@@ -118,6 +118,18 @@ class Translator:
         drawn = batches.stream(self.seed, "pairs", step).choice(len(pairs), wanted, replace=False)
         return [pairs[k] for k in sorted(drawn)]
 
+    def look(self) -> dict[str, Tensor]:
+        """The first image of every source [3, h, w], and beside it what G_i makes of it now."""
+        shown = {}
+        for i, pictures in self.sources.items():
+            image = torch.from_numpy(pictures.image(0).copy())[None]
+            x = batches.scale(image).to(training.device())
+            with torch.no_grad():
+                made = self.G(i).eval()(x)
+            self.G(i).train()
+            shown[f"G_{i}"] = torch.cat([x[0], made[0]], dim=2)
+        return shown
+
     def _update_generators(
         self, x: Images, x_target: Tensor, sad: Pairs, ccd: Pairs
     ) -> tuple[Made, dict[str, Tensor]]:

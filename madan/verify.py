@@ -19,10 +19,10 @@ from PIL import Image
 
 from madan import datasets, labels, layouts
 from madan.certificates import write_whole
-from madan.schema import Dataset, Refusal
 from madan.datasets import NotIds, Verified
 from madan.layouts import UNKNOWN, Item, Layout, Values
 from madan.progress import Meter
+from madan.schema import Dataset, Refusal
 
 FIT, EXCLUSIONS, UNUSABLE = 0, 1, 2  # the status of a split, and the exit code
 SHOWN = 5  # examples of a kind in the table for people

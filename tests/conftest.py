@@ -14,9 +14,9 @@ import torch
 from ruamel.yaml import YAML
 
 from madan import config
-from madan.schema import Dataset
 from madan.datasets import Pictures
 from madan.graph import Artefact, Graph
+from madan.schema import Dataset
 
 PROJECT = Path(__file__).parent.parent
 ROWS = ("source-gta5", "cyclegan-gta5", "madan")

@@ -14,8 +14,8 @@ from conftest import dataset
 from PIL import Image
 
 from madan import labels, layouts, native
-from madan.schema import Dataset, Layout
 from madan.layouts import LAYOUTS, UNKNOWN, Item, Values
+from madan.schema import Dataset, Layout
 
 SIZE = (32, 64)
 ROAD = 0

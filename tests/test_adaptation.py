@@ -11,8 +11,8 @@ from torch import nn
 
 from madan import batches, config, losses, segmentation, training
 from madan.adaptation import Accuracy, Adda
-from madan.schema import Refusal
 from madan.datasets import Pictures
+from madan.schema import Refusal
 
 CROP = (16, 32)
 LEVELS = {"dark": (0, 60), "pale": (140, 200), "target": (200, 256)}

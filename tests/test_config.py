@@ -162,6 +162,7 @@ def test_target_without_the_split_to_be_scored_is_refused(raw):
         ("miniature.images.synthia", {"train": 3, "val": 3}, ["miniature.images.synthia", "train"]),
         ("training.segmenter.crop", [128, 128], ["training.segmenter.crop", "64x128"]),
         ("training.translator.crop", [8, 8], ["training.translator.crop", "at least 16"]),
+        ("training.segmenter.accumulate", 9, ["accumulate is 9", "training.segmenter.batch, 8"]),
     ],
 )
 def test_sizes_that_no_network_or_scene_can_have_are_refused(raw, key, value, words):
@@ -322,14 +323,40 @@ def test_another_source_is_a_diff_of_params_only(raw):
     assert config.resolve(raw).translators["wide"].sad
 
 
+def test_looks_are_those_that_the_miniature_draws():
+    from madan import looks, miniature
+
+    section = schema.Miniature.model_json_schema()["properties"]["looks"]
+    [look] = section["patternProperties"].values()
+    assert set(look["enum"]) == set(looks.LOOKS) == set(miniature.CONTENTS)
+
+
+def test_look_of_an_unknown_domain_is_refused(raw):
+    raw["miniature"]["looks"] = {"gta-ceiling": "cityscapes"}
+    refused(raw, "miniature.looks names gta-ceiling", "did you mean gta5-ceiling?")
+
+
+def test_null_at_paper_scale_takes_a_domain_away(raw):
+    raw["paper"]["domains"]["gta5-ceiling"] = None
+    assert "gta5-ceiling" in config.resolve(raw).domains
+    assert "gta5-ceiling" not in config.resolve(raw | {"scale": "paper"}).domains
+
+
+@pytest.mark.parametrize(("scale", "there"), [("miniature", True), ("paper", False)])
+def test_a_row_may_stand_at_one_scale_alone(raw, scale, there):
+    raw["tables"]["miou"]["rows"][-1]["scale"] = "miniature"
+    rows = config.resolve(raw | {"scale": scale}).tables["miou"].rows
+    assert ("oracle" in [row.row for row in rows]) == there
+
+
 def test_digest_does_not_depend_on_the_order_of_keys():
     assert config.digest({"a": 1, "b": [2]}) == config.digest({"b": [2], "a": 1})
     assert config.digest({"a": 1}) != config.digest({"a": 2})
 
 
 def test_schema_for_editors_is_the_models_own():
-    schema = json.loads((PROJECT / "workflow/schemas/params.schema.json").read_text())
-    assert schema == schema.Params.model_json_schema(), "write it anew: make schema"
+    written = json.loads((PROJECT / "workflow/schemas/params.schema.json").read_text())
+    assert written == schema.Params.model_json_schema(), "write it anew: make schema"
 
 
 RAW = config.YAML(typ="safe").load(PROJECT / "params.yaml")

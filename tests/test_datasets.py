@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from madan import datasets, labels, layouts, native
-from madan.schema import Refusal
 from madan.datasets import NotIds, Pictures, Verified
 from madan.layouts import LAYOUTS
+from madan.schema import Refusal
 
 SIZE = (32, 64)
 COUNTS = {

@@ -18,11 +18,11 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from madan import config, datasets, evaluation, export, layouts, native, schema, scores, verify
-from madan.schema import Export, Refusal
 from madan.datasets import Pictures
 from madan.export import Member
 from madan.graph import Artefact, Graph
 from madan.labels import CLASSES, IGNORE, PALETTE
+from madan.schema import Export, Refusal
 
 TILES = Export(tile=(40, 64), overlap=16)
 STORY = {

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madan import certificates, config
-from madan.schema import Refusal
 from madan.graph import MODULES, Artefact, Graph
+from madan.schema import Refusal
 
 PACKAGE = PROJECT / "madan"
 GTA5 = Artefact("miniature", "gta5")

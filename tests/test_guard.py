@@ -7,8 +7,8 @@ from conftest import tiny
 from test_graph import make
 
 from madan import config, guard
-from madan.schema import Refusal
 from madan.graph import Artefact, Graph
+from madan.schema import Refusal
 
 RUN = Artefact("segmenters", "source-gta5")
 SHARD = Artefact("prepared", "gta5/train/0")

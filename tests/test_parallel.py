@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 
 from madan import batches, config, devices, labels, losses, parallel, schema, segmentation, training
 from madan.adaptation import Adda
-from madan.schema import Refusal
 from madan.datasets import Pictures
+from madan.schema import Refusal
 from madan.translation import Translator
 
 CROP = (16, 32)

@@ -17,9 +17,9 @@ from madan.graph import Graph
 
 LEVELS = [
     {"__init__", "labels", "schema", "config"},
-    {"certificates", "graph", "guard", "scene", "miniature", "native", "layouts", "datasets",
-     "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress",
-     "parallel", "states", "devices"},
+    {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
+     "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints",
+     "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
     {"tables", "figures", "export", "plan"},

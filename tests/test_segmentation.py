@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from madan import batches, config, segmentation, training
-from madan.schema import ClassWeights
 from madan.labels import IGNORE
+from madan.schema import ClassWeights
 
 CROP = (16, 32)
 PLAIN = {
@@ -218,3 +218,23 @@ def test_two_runs_of_one_seed_have_the_same_bits_and_another_seed_others(build, 
         nets.append(torch.cat([p.flatten() for p in method.net.parameters()]))
     assert torch.equal(nets[0], nets[1])
     assert not torch.equal(nets[0], nets[2])
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_a_batch_in_parts_has_the_gradients_and_the_loss_of_the_whole(build, tmp_path, parts):
+    # Ignored pixels lie unevenly, so that a mean of the parts' own means would be another loss.
+    pictures = write_set(tmp_path / "uneven", "uneven")
+    pictures._labels[0] = pictures._labels[0].copy()
+    pictures._labels[0][:2, :12] = IGNORE
+    weighted = ClassWeights(power=0.5, cap=3)
+    found = []
+    for accumulate in (1, parts):
+        method = build([pictures], accumulate=accumulate, class_weights=weighted)
+        seen = watch(method.net)
+        figure = method.update(0)["task"]
+        gradients = torch.cat([p.grad.flatten() for p in method.net.parameters()])
+        found.append((figure, gradients, max(len(images) for images, _ in seen)))
+    (whole, gradient, _), (in_parts, summed, largest) = found
+    assert largest == -(-4 // parts)
+    assert in_parts == pytest.approx(whole, rel=1e-6)
+    assert (summed - gradient).norm() < 1e-6 * gradient.norm()
