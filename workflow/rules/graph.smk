@@ -93,10 +93,10 @@ def needed_by_table(name):
 
 
 def raw(wildcards):
-    absent = [(name, GRAPH.params.dataset(name)) for name in GRAPH.absent()]
-    if absent:
+    absent = {name: GRAPH.params.dataset(name) for name in GRAPH.absent()}
+    if wildcards.domain in absent:
         # Raised as an exception, it would drown in Snakemake's own lines.
-        lines = [wanted(name, dataset) for name, dataset in absent]
+        lines = [wanted(name, dataset) for name, dataset in absent.items()]
         sys.exit(
             "madan: these datasets are missing; put them, or links, where params.yaml says:\n  "
             + "\n  ".join(lines)
