@@ -143,7 +143,7 @@ class Translator:
         weighed = [getattr(weights, name.split(".")[0]) * term for name, term in terms.items()]
         training.descend(self.optimizers["G"], torch.stack(weighed).sum())
         _require_grad(self.discriminators.values(), True)
-        return Made(*map(_detach, made)), _detach(terms)
+        return Made(*(_detach(images) for images in made)), _detach(terms)
 
     def _generate(self, x: Images, x_target: Tensor, ccd: Pairs) -> tuple[Made, dict[str, Tensor]]:
         """All images of a step, and the terms that compare them: cycle and identity."""
