@@ -228,11 +228,19 @@ class Training(Model):
     log_every: Count = Field(description="steps averaged into one line of log.csv")
 
 
+class Verdict(Model):
+    """How near a published figure a row's mean over seeds must lie."""
+
+    points: Weight = Field(description="of mIoU; nearer is `reproduced`")
+    deviations: Weight = Field(description="of the seeds; nearer is `within seed noise`")
+
+
 class Evaluation(Model):
-    """What a score is measured on."""
+    """What a score is measured on, and how it compares with what was published."""
 
     split: Literal["train", "val", "test"]
     batch: Count
+    verdict: Verdict
 
 
 class Need(Model):
@@ -314,12 +322,15 @@ class Row(Model):
     setting: str
     run: Address
     scale: Literal["miniature", "paper"] | None = Field(None, description="at this scale alone")
+    published: str | None = Field(None, description="the paper's figure: setting/method")
+    against: Name | None = Field(None, description="the row it is compared with, seed by seed")
 
 
 class Table(Model):
     """Rows evaluated on one target."""
 
     target: Name
+    against: Name | None = Field(None, description="the row that all others are compared with")
     rows: Annotated[list[Row], Field(min_length=1)]
 
 

@@ -32,7 +32,8 @@ def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
 def test_paper_scale_differs_only_where_it_says_so(raw):
     small, paper = (config.resolve(raw | {"scale": scale}) for scale in SCALES)
     assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
-    assert paper.tables == small.tables and paper.adaptations == small.adaptations
+    assert paper.tables["comparison"] == small.tables["comparison"]
+    assert paper.adaptations == small.adaptations
     assert paper.networks.discriminator.norm == small.networks.discriminator.norm
     assert paper.domains["both"] == small.domains["both"]
 
@@ -134,6 +135,18 @@ def test_runs_that_wait_for_each_other_are_refused(raw):
 def test_two_rows_of_one_name_are_refused(raw):
     raw["tables"]["miou"]["rows"][1]["row"] = "source-gta5"
     refused(raw, "two rows called source-gta5")
+
+
+def test_row_compared_with_none_of_its_table_is_refused(raw):
+    raw["tables"]["comparison"]["rows"][0]["against"] = "pooled"
+    refused(raw, "tables.comparison row source-gta5: against names pooled", "cycada-gta5")
+    raw["tables"]["comparison"]["against"] = "oracel"
+    refused(raw, "tables.comparison.against", "did you mean oracle?")
+
+
+def test_figure_that_the_paper_never_published_is_refused(raw):
+    raw["tables"]["comparison"]["rows"][0]["published"] = "source-only/GTA"
+    refused(raw, "tables.comparison row source-gta5: published", "did you mean source-only/GTA5?")
 
 
 def test_row_of_a_missing_run_is_refused(raw):

@@ -47,7 +47,9 @@ def test_only_the_oracle_and_evaluation_stand_on_labels_of_the_target(raw, graph
     """A prepared set of the target reaches the others only through translators and adaptations."""
     for name, run in graph.params.segmenters.items():
         inputs = graph.inputs(Artefact("segmenters", name))
-        of_target = [other for other in inputs if other.name.startswith("cityscapes/")]
+        of_target = [
+            other for other in inputs if other.name.startswith(("cityscapes/", "bdd100k/"))
+        ]
         assert bool(of_target) == run.oracle
 
 
@@ -274,3 +276,20 @@ def test_certificate_is_one_line(graph):
     assert text.count("\n") == 1 and set(json.loads(text)) == {
         "content", "settings", "code", "inputs", "data", "files",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", ["miniature", "paper"])
+def test_no_run_is_trained_twice_under_two_names(raw, scale):
+    graph = Graph(config.resolve(raw | {"scale": scale}))
+    kinds = ("segmenters", "translators", "adaptations")
+    trained = [artefact for artefact in graph.everything() if artefact.kind in kinds]
+    promises = [(artefact.kind, *graph.promise(artefact)) for artefact in trained]
+    twice = [a.name for a, p in zip(trained, promises, strict=True) if promises.count(p) > 1]
+    assert not twice
+
+
+def test_every_run_of_the_settings_is_needed_by_a_table(raw):
+    params = config.resolve(raw)
+    needed = {(a.kind, a.name) for a in Graph(params).everything()}
+    for kind in ("segmenters", "translators", "adaptations"):
+        assert {(kind, name) for name in getattr(params, kind)} <= needed

@@ -16,7 +16,7 @@ from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "labels", "schema", "config"},
+    {"__init__", "labels", "published", "schema", "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints",
      "progress", "parallel", "states", "devices"},
