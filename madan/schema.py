@@ -202,6 +202,9 @@ class TranslatorTraining(Model):
     pool: int = Field(ge=0, description="history of fakes a discriminator sees; 0 = none")
     weights: TranslatorWeights
     gates: Gates
+    pairs: Literal["all"] | Count = Field(
+        description="ordered pairs of sources that SAD and CCD take a step: all, or so many drawn"
+    )
     stylise_precision: Precision
 
 
