@@ -11,13 +11,15 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from madan import labels
+from madan import labels, published
 from madan.schema import (
     Domain,
     Layout,
     Params,
     Refusal,
+    Row,
     Segmenter,
+    Table,
     Translator,
     allowed,
     known,
@@ -288,11 +290,22 @@ def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]
             )
     if len(run.train_on) > params.training.segmenter.batch:
         raise Refusal(f"{key}.train_on has more sets than training.segmenter.batch has images.")
+    if run.network == "drn26" and params.training.segmenter.accumulate > 1:
+        raise Refusal(
+            f"{key} is to be drn26, which normalises over a whole batch, but "
+            f"training.segmenter.accumulate is {params.training.segmenter.accumulate}; set it to 1."
+        )
     if run.start:
         kind, name = run.start.split("/")
         known(f"{key}.start", name, getattr(params, kind))
         if kind == "translators" and not params.translators[name].task:
             raise Refusal(f"{key}.start is {run.start}, which has no task segmenter to start from.")
+        started = params.architecture(run.start)
+        if started != run.network:
+            raise Refusal(
+                f"{key}.start is {run.start}, whose network is {started}, but {key} is to be "
+                f"{run.network}: say network: {started} there, or start from another run."
+            )
 
 
 def _check_target(params: Params, key: str, target: str) -> None:
@@ -343,11 +356,10 @@ def _check_tables(params: Params) -> None:
         if params.scale == "miniature" and split not in drawn:
             raise Refusal(f"evaluation.split is {split}; miniature.images.{table.target} has none.")
         rows = [row.row for row in table.rows]
+        if table.against:
+            known(f"tables.{name}.against", table.against, rows)
         for row in table.rows:
-            kind, run = row.run.split("/")
-            known(f"tables.{name} row {row.row}", run, getattr(params, kind))
-            if kind == "translators":
-                raise Refusal(f"tables.{name} row {row.row} names a translator; name a segmenter.")
+            _check_row(params, f"tables.{name} row {row.row}", row, table)
             if rows.count(row.row) > 1:
                 raise Refusal(f"tables.{name} has two rows called {row.row}; rename one.")
 
@@ -370,6 +382,17 @@ def _check_figures(params: Params) -> None:
                     f"figures.{name} shows {figure.shows}, which {address} does not have; name "
                     f"runs of {' or '.join(wanted)}."
                 )
+
+
+def _check_row(params: Params, key: str, row: Row, table: Table) -> None:
+    kind, run = row.run.split("/")
+    known(key, run, getattr(params, kind))
+    if kind == "translators":
+        raise Refusal(f"{key} names a translator; name a segmenter.")
+    if row.against:
+        known(f"{key}: against", row.against, [other.row for other in table.rows])
+    if row.published:
+        known(f"{key}: published", row.published, published.figures(table.target))
 
 
 def _check_cycles(params: Params) -> None:

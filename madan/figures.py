@@ -20,6 +20,7 @@ from PIL import Image
 from madan import labels
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BYTES = 2_000_000  # of a file at most
 PIXELS = 900_000  # of all images of a figure, so that they fit
@@ -156,7 +157,10 @@ def curves(panels: Sequence[Panel]) -> Figure:
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     if len(names) > 1:
-        marks = [plt.Line2D([], [], color=COLOURS[k % len(COLOURS)]) for k in range(len(names))]
+        marks = [
+            plt.Line2D([], [], color=COLOURS[k % len(COLOURS)], linestyle=DASHES[k % 4])
+            for k in range(len(names))
+        ]
         figure.legend(marks, names, loc="outside upper center", ncols=min(6, len(names)))
     return figure
 
@@ -268,7 +272,8 @@ def _curves(axis: plt.Axes, panel: Panel, names: Sequence[str]) -> None:
         colour = COLOURS[names.index(name) % len(COLOURS)]
         x = seeds[0][0]
         y = np.stack([y for _, y in seeds])
-        axis.plot(x, over_seeds(y), color=colour, linewidth=1.2)
+        dash = DASHES[names.index(name) % 4]
+        axis.plot(x, over_seeds(y), color=colour, linewidth=1.2, linestyle=dash)
         if len(seeds) > 1:
             axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
     for step, text in panel.gates:

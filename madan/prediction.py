@@ -23,9 +23,9 @@ from madan import (
     training,
 )
 from madan.datasets import Array
-from madan.fcn8s import FCN8s
+from madan.drn26 import Net
 from madan.progress import Meter
-from madan.schema import Export, Refusal, SegmenterNetwork
+from madan.schema import Drn26Network, Export, Refusal, SegmenterNetwork
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IN_MOSAIC = 6
@@ -54,19 +54,21 @@ def photos(paths: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def segmenter(weights: Path) -> FCN8s:
+def segmenter(weights: Path) -> Net:
     """F, or a translator's F_A, as a weights file describes it; Refusal when it holds neither."""
     story = checkpoints.story(weights)
-    network = story.get("settings", {}).get("networks", {}).get("segmenter")
-    if network is None:
+    told = story.get("settings", {}).get("networks", {})
+    kinds = {"segmenter": SegmenterNetwork, "drn26": Drn26Network}
+    found = [kind(**told[name]) for name, kind in kinds.items() if name in told]
+    if not found:
         raise Refusal(f"{weights} does not say what its segmenter is like, or holds none.")
-    net = segmentation.build(SegmenterNetwork(**network))
+    net = segmentation.build(found[0])
     checkpoints.load(weights, "F" if checkpoints.holds(weights, "F") else "FA", net)
     return net.eval()
 
 
 def predict(
-    net: FCN8s, found: Mapping[str, Path], out: Path, height: int, tiles: Export, precision: str
+    net: Net, found: Mapping[str, Path], out: Path, height: int, tiles: Export, precision: str
 ) -> None:
     """Write out/labelIds/<name>.png, out/overlay/<name>.jpg in each photo's size, and a mosaic.
 
@@ -87,7 +89,7 @@ def predict(
 
 
 @torch.inference_mode()
-def train_ids(net: FCN8s, image: Array, height: int, tiles: Export, precision: str) -> Array:
+def train_ids(net: Net, image: Array, height: int, tiles: Export, precision: str) -> Array:
     """Train ids uint8 [H, W] of an image [H, W, 3], seen `height` pixels high (0: as it is)."""
     x = batches.scale(torch.from_numpy(_seen(image, height).copy())[None])
     x = batches.imagenet(x).to(training.device())

@@ -32,7 +32,8 @@ def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
 def test_paper_scale_differs_only_where_it_says_so(raw):
     small, paper = (config.resolve(raw | {"scale": scale}) for scale in SCALES)
     assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
-    assert paper.tables == small.tables and paper.adaptations == small.adaptations
+    assert paper.tables["comparison"] == small.tables["comparison"]
+    assert paper.adaptations == small.adaptations
     assert paper.networks.discriminator.norm == small.networks.discriminator.norm
     assert paper.domains["both"] == small.domains["both"]
 
@@ -104,6 +105,14 @@ def test_missing_file_is_a_sentence(tmp_path):
         ("segmenters", "pooled", "start", "translators/cyclegan-gta5", ["no task segmenter"]),
         ("segmenters", "pooled", "start", "segmenters/poled", ["did you mean pooled"]),
         ("segmenters", "pooled", "start", "pooled", ["segmenters.pooled.start", "'pooled'"]),
+        ("segmenters", "pooled", "network", "fcn", ["segmenters.pooled.network", "'fcn'"]),
+        (
+            "segmenters",
+            "madan-pixel",
+            "network",
+            "drn26",
+            ["segmenters.madan-pixel.start", "translators/madan, whose network is fcn8s", "drn26"],
+        ),
         ("translators", "cyclegan-gta5", "sad", True, ["there is one"]),
         ("translators", "cyclegan-gta5", "ccd", True, ["there is one"]),
         ("translators", "cyclegan-gta5", "target", "gta5", ["both source and target"]),
@@ -123,6 +132,13 @@ def test_impossible_run_is_refused(raw, kind, run, key, value, words):
     refused(raw, f"{kind}.{run}", *words)
 
 
+def test_parts_of_a_batch_are_refused_where_it_is_normalised_over(raw):
+    raw["training"]["segmenter"]["accumulate"] = 2
+    assert config.resolve(raw)
+    raw["segmenters"]["source-gta5"]["network"] = "drn26"
+    refused(raw, "segmenters.source-gta5", "drn26", "training.segmenter.accumulate is 2")
+
+
 def test_runs_that_wait_for_each_other_are_refused(raw):
     raw["segmenters"]["source-gta5"] = {"train_on": ["cyclegan-gta5/gta5"]}
     raw["translators"]["cyclegan-gta5"] |= {
@@ -134,6 +150,18 @@ def test_runs_that_wait_for_each_other_are_refused(raw):
 def test_two_rows_of_one_name_are_refused(raw):
     raw["tables"]["miou"]["rows"][1]["row"] = "source-gta5"
     refused(raw, "two rows called source-gta5")
+
+
+def test_row_compared_with_none_of_its_table_is_refused(raw):
+    raw["tables"]["comparison"]["rows"][0]["against"] = "pooled"
+    refused(raw, "tables.comparison row source-gta5: against names pooled", "cycada-gta5")
+    raw["tables"]["comparison"]["against"] = "oracel"
+    refused(raw, "tables.comparison.against", "did you mean oracle?")
+
+
+def test_figure_that_the_paper_never_published_is_refused(raw):
+    raw["tables"]["comparison"]["rows"][0]["published"] = "source-only/GTA"
+    refused(raw, "tables.comparison row source-gta5: published", "did you mean source-only/GTA5?")
 
 
 def test_row_of_a_missing_run_is_refused(raw):

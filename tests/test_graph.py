@@ -47,7 +47,9 @@ def test_only_the_oracle_and_evaluation_stand_on_labels_of_the_target(raw, graph
     """A prepared set of the target reaches the others only through translators and adaptations."""
     for name, run in graph.params.segmenters.items():
         inputs = graph.inputs(Artefact("segmenters", name))
-        of_target = [other for other in inputs if other.name.startswith("cityscapes/")]
+        of_target = [
+            other for other in inputs if other.name.startswith(("cityscapes/", "bdd100k/"))
+        ]
         assert bool(of_target) == run.oracle
 
 
@@ -274,3 +276,42 @@ def test_certificate_is_one_line(graph):
     assert text.count("\n") == 1 and set(json.loads(text)) == {
         "content", "settings", "code", "inputs", "data", "files",
     }  # fmt: skip
+
+
+def test_the_network_of_a_segmenter_is_a_setting_of_what_is_made_of_it(raw):
+    def of(kind, name):
+        return set(graph.settings(Artefact(kind, name))["networks"])
+
+    raw = tiny(raw)
+    raw["segmenters"]["source-gta5"]["network"] = "drn26"
+    graph = Graph(config.resolve(raw))
+    assert of("segmenters", "source-gta5") == {"drn26"}
+    assert of("segmenters", "source-synthia") == {"segmenter"}
+    # One judge is the DRN, the other and F_A are not.
+    assert of("translators", "madan") == {"generator", "discriminator", "segmenter", "drn26"}
+    assert of("translators", "cyclegan-gta5") == {"generator", "discriminator"}
+    assert of("adaptations", "madan") == {"feature_discriminator", "segmenter"}
+    before = graph.promise(Artefact("segmenters", "source-synthia"))
+    raw["networks"]["drn26"]["width"] = 0.5
+    wider = Graph(config.resolve(raw))
+    assert wider.promise(Artefact("segmenters", "source-synthia")) == before
+    assert wider.promise(Artefact("segmenters", "source-gta5")) != graph.promise(
+        Artefact("segmenters", "source-gta5")
+    )
+
+
+@pytest.mark.parametrize("scale", ["miniature", "paper"])
+def test_no_run_is_trained_twice_under_two_names(raw, scale):
+    graph = Graph(config.resolve(raw | {"scale": scale}))
+    kinds = ("segmenters", "translators", "adaptations")
+    trained = [artefact for artefact in graph.everything() if artefact.kind in kinds]
+    promises = [(artefact.kind, *graph.promise(artefact)) for artefact in trained]
+    twice = [a.name for a, p in zip(trained, promises, strict=True) if promises.count(p) > 1]
+    assert not twice
+
+
+def test_every_run_of_the_settings_is_needed_by_a_table(raw):
+    params = config.resolve(raw)
+    needed = {(a.kind, a.name) for a in Graph(params).everything()}
+    for kind in ("segmenters", "translators", "adaptations"):
+        assert {(kind, name) for name in getattr(params, kind)} <= needed
