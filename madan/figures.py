@@ -20,7 +20,7 @@ from PIL import Image
 from madan import labels
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-DASHES = ("-", "--", "-.", ":")
+DASHES: Any = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BYTES = 2_000_000  # of a file at most
 PIXELS = 900_000  # of all images of a figure, so that they fit
