@@ -162,7 +162,9 @@ def translate(
             for i, n in settings.judges.items()
         }
     if settings.task:
-        task = assembly.segmenter(graph, f"segmenters/{settings.task.start}", seed)
+        start = settings.task.start
+        fresh = segmentation.build(params.networks.segmenter)
+        task = assembly.segmenter(graph, f"segmenters/{start}", seed) if start else fresh
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
     method = Translator(
         settings,
@@ -180,12 +182,15 @@ def translate(
         (params.translators[name], assembly.weights(graph, f"translators/{name}", seed))
         for name in settings.start
     )
-    assembly.train(graph, artefact, method, job, method.networks())
+    assembly.train(graph, artefact, method, job, method.networks(), kept=method.generators)
 
 
 @app.command()
 def stylise(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
-    """Send all images of a source through its generator: madan stylise madan gta5"""
+    """Send all images of a source through its generator: madan stylise madan gta5
+
+    RUN@STEP is the generator of a step that the run keeps: madan stylise madan@100 gta5
+    """
     from madan import stylisation
 
     graph, artefact, seed = assembly.begin("stylised", f"{run}/{source}", seed, planned)
@@ -285,7 +290,7 @@ def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
     from madan import figures
 
     graph, artefact, seed = assembly.begin("figures", run, seed, planned)
-    settings = graph.params.translators[run]
+    settings = config.translator(graph.params, "the command line", run)
     rows = {}
     for source in settings.sources:
         before = assembly.pictures(graph, source, labelled=True)
@@ -353,7 +358,7 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
     from madan import verify as door
 
     graph, artefact, seed = assembly.begin("releases", f"{run}/{source}", seed, planned)
-    params, translator = graph.params, graph.params.translators[run]
+    params, translator = graph.params, config.translator(graph.params, "the command line", run)
     settings, code = graph.promise(artefact)
     story = {
         "run": run,

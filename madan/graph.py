@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from madan import certificates, layouts
-from madan.config import digest, needs
+from madan.config import digest, needs, translator
 from madan.schema import Adaptation, Params, Refusal, Segmenter, Translator, known
 
 T = TypeVar("T")
@@ -104,17 +104,18 @@ class Graph:
         if kind == "tables":
             known(said, name, params.tables)
         if kind in ("stylised", "releases"):
-            params.run("translators", parts[0])
-            known(said, parts[1], params.translators[parts[0]].sources)
+            known(said, parts[1], translator(params, said, parts[0]).sources)
         if kind in ("scores", "predictions"):
-            known(said, parts[0], ("segmenters", "adaptations"))
-            params.run(parts[0], parts[1])
+            known(said, parts[0], ("segmenters", "adaptations", "translators"))
+            run = params.run(parts[0], parts[1])
+            if isinstance(run, Translator) and not run.task:
+                raise Refusal(f"{said} says {name}, but translators.{parts[1]} has no task.")
             target, _, split = parts[2].rpartition("-")
             self.check(Artefact("prepared", f"{target}/{split}/0"))
         if kind in ("translators", "segmenters", "adaptations"):
             params.run(kind, name)
         if kind == "figures":
-            params.run("translators", name)
+            translator(params, said, name)
         if kind not in ("miniature", "prepared", "tables"):
             known(said, str(seed), [str(each) for each in params.seeds])
 
@@ -129,19 +130,19 @@ class Graph:
         if kind == "prepared":
             return [Artefact("verified", name.rpartition("/")[0])]
         if kind == "stylised":
-            translator, source = name.split("/")
-            return [Artefact("translators", translator, seed), *self.prepared(source)]
+            run, source = name.split("/")
+            return [Artefact("translators", run.partition("@")[0], seed), *self.prepared(source)]
         if kind == "releases":
-            translator, source = name.split("/")
+            run, source = name.split("/")
             members = self.params.members(source)
             verified = [Artefact("verified", f"{member}/train") for member in members]
-            return [Artefact("translators", translator, seed), *verified]
+            return [Artefact("translators", run.partition("@")[0], seed), *verified]
         if kind in ("scores", "predictions"):
             run_kind, run, where = name.split("/")
             target, _, split = where.rpartition("-")
             return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
         if kind == "figures":
-            shown = self.params.translators[name]
+            shown = translator(self.params, "a figure", name)
             stylised = [Artefact("stylised", f"{name}/{source}", seed) for source in shown.sources]
             return [*stylised, *self._data(shown, seed)]
         if kind == "tables":
@@ -226,11 +227,11 @@ class Graph:
             rows = params.tables[name].model_dump()
             return {"scale": params.scale, "seeds": params.seeds, "table": rows}
         training: dict[str, Any] = {"threads": params.training.threads}
-        if kind == "stylised":
-            return training | {"precision": params.training.translator.stylise_precision}
-        if kind == "releases":
-            precision = params.training.translator.stylise_precision
-            return training | {"precision": precision} | params.export.model_dump()
+        if kind in ("stylised", "releases"):
+            _, at, step = name.split("/")[0].partition("@")
+            training |= {"precision": params.training.translator.stylise_precision}
+            training |= {"step": int(step)} if at else {}
+            return training | (params.export.model_dump() if kind == "releases" else {})
         if kind in ("scores", "predictions"):
             precision = params.training.segmenter.precision
             return training | {"batch": params.evaluation.batch, "precision": precision}

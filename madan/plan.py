@@ -146,8 +146,10 @@ def _alike(graph: Graph, artefact: Artefact) -> str:
         if isinstance(run, Translator):
             about |= run.model_dump(include={"shared", "semantic", "sad", "ccd"})
             about |= {"sources": len(run.sources), "task": run.task and run.task.update_every}
+            about |= {"kept": len(run.keep)}
     else:
-        about |= {"training": said, "networks": params.networks.model_dump()}
+        training = {key: value for key, value in said.items() if key != "step"}
+        about |= {"training": training, "networks": params.networks.model_dump()}
     code = certificates.code_digest(graph.package, *MODULES[kind])
     return f"{kind}-{digest([about, code])}"
 
@@ -296,7 +298,7 @@ def _training_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
             noise(run.target), steps=steps, seed=seed, task=task,
             judges={i: segmentation.build(networks.segmenter) for i in run.judges},
         )  # fmt: skip
-        given = method.networks().values()
+        given = [*method.networks().values(), *list(method.generators.values()) * len(run.keep)]
     elif isinstance(run, Segmenter):
         net = segmentation.build(networks.segmenter)
         sets = [noise(item) for item in run.train_on]

@@ -285,10 +285,14 @@ class Segmenter(Model):
 
 
 class Task(Model):
-    """F_A: the segmenter it starts from; updated every n-th step (0 = never)."""
+    """F_A: the segmenter it starts from, if not fresh; updated every n-th step (0 = never)."""
 
-    start: Name
+    start: Name | None = None
     update_every: int = Field(ge=0)
+    lr: Positive | None = Field(None, description="else training.translator.task_lr")
+    schedule: Literal["constant", "linear", "one-cycle"] = Field(
+        "constant", description="of its rate over the run's steps; linear falls as the generators'"
+    )
 
 
 class Translator(Model):
@@ -304,6 +308,7 @@ class Translator(Model):
     judges: dict[Name, Name] = {}
     task: Task | None = None
     steps: Count | None = None
+    keep: list[Count] = Field([], description="steps after which the generators are saved, too")
 
 
 class Adaptation(Model):
