@@ -182,6 +182,7 @@ def _try(artefact: Artefact, seconds: float, barrier: Any, answers: Any, begun: 
     """In a process of its own: do a job's units for a while and tell what they cost."""
     try:
         graph = Graph(config.load())
+        graph.promise(artefact)  # Every command works it out.
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
             do, samples, per, weights = _job(graph, artefact, Path(scratch))
             do(samples[0])

@@ -212,7 +212,8 @@ def package(tmp_path):
 
 
 def digest(package, *modules):
-    certificates.code_digest.cache_clear()
+    for remembered in (certificates.code_digest, certificates._imports, certificates._syntax):
+        remembered.cache_clear()
     return certificates.code_digest(package, *modules)
 
 
