@@ -162,6 +162,7 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
     target, _, split = on.rpartition("-")
     shown = pictures(graph, target, split=split, labelled=True)
     sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
+    story = checkpoints.story(weights(graph, run, seed))
     protocol = {
         "scale": graph.params.scale,
         "run": run,
@@ -171,7 +172,8 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "images": len(shown),
         "resolution": " ".join(sizes),
         "checkpoint": "last step",
-        "step": checkpoints.story(weights(graph, run, seed))["step"],
+        "step": story["step"],
+        "torch": story["torch"],
     }
     return segmenter(graph, run, seed), shown, protocol
 
@@ -180,7 +182,7 @@ def segmenter(graph: Graph, address: str, seed: int) -> Any:
     """The trained segmenter F of the run `kind/name`; of a translator, its F_A."""
     from madan import checkpoints, segmentation
 
-    net = segmentation.build(graph.params.networks.segmenter)
+    net = segmentation.build(graph.params.network(address))
     name = "FA" if address.startswith("translators/") else "F"
     checkpoints.load(weights(graph, address, seed), name, net)
     return net

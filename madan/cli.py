@@ -163,7 +163,7 @@ def translate(
         }
     if settings.task:
         start = settings.task.start
-        fresh = segmentation.build(params.networks.segmenter)
+        fresh = segmentation.build(params.network(f"translators/{run}"))
         task = assembly.segmenter(graph, f"segmenters/{start}", seed) if start else fresh
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
     method = Translator(
@@ -210,7 +210,7 @@ def segment(
     graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
     job = assembly.training_run(graph, artefact, processes)
-    net = segmentation.build(params.networks.segmenter)
+    net = segmentation.build(params.network(f"segmenters/{run}"))
     if settings.start:
         name = "FA" if settings.start.startswith("translators/") else "F"
         checkpoints.load(assembly.weights(graph, settings.start, seed), name, net)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from madan import batches, checkpoints, losses, parallel, training
 from madan.datasets import Pictures
 from madan.discriminators import ImagePool, PatchGAN
-from madan.fcn8s import FCN8s
+from madan.drn26 import Net
 from madan.generator import Generator
 from madan.schema import Networks, TranslatorTraining
 from madan.schema import Translator as Run
@@ -54,8 +54,8 @@ class Translator:
         *,
         steps: int,
         seed: int,
-        judges: Mapping[str, FCN8s] = {},
-        task: FCN8s | None = None,
+        judges: Mapping[str, Net] = {},
+        task: Net | None = None,
         class_weights: Tensor | None = None,
     ):
         self.run, self.settings, self.steps, self.seed = run, settings, steps, seed
@@ -231,7 +231,7 @@ class Translator:
         training.descend(self.optimizers["D"], torch.stack(list(terms.values())).sum())
         return _detach(terms)
 
-    def _update_task(self, task: FCN8s, adapted: Images, truth: Tensor) -> Tensor:
+    def _update_task(self, task: Net, adapted: Images, truth: Tensor) -> Tensor:
         """One step of F_A on the adapted images with their sources' labels."""
         task.train().requires_grad_(True)
         scores = task(batches.imagenet(torch.cat(list(adapted.values()))))

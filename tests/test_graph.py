@@ -238,7 +238,8 @@ def package(tmp_path):
 
 
 def digest(package, *modules):
-    certificates.code_digest.cache_clear()
+    for remembered in (certificates.code_digest, certificates._imports, certificates._syntax):
+        remembered.cache_clear()
     return certificates.code_digest(package, *modules)
 
 
@@ -302,6 +303,28 @@ def test_certificate_is_one_line(graph):
     assert text.count("\n") == 1 and set(json.loads(text)) == {
         "content", "settings", "code", "inputs", "data", "files",
     }  # fmt: skip
+
+
+def test_the_network_of_a_segmenter_is_a_setting_of_what_is_made_of_it(raw):
+    def of(kind, name):
+        return set(graph.settings(Artefact(kind, name))["networks"])
+
+    raw = tiny(raw)
+    raw["segmenters"]["source-gta5"]["network"] = "drn26"
+    graph = Graph(config.resolve(raw))
+    assert of("segmenters", "source-gta5") == {"drn26"}
+    assert of("segmenters", "source-synthia") == {"segmenter"}
+    # One judge is the DRN, the other and F_A are not.
+    assert of("translators", "madan") == {"generator", "discriminator", "segmenter", "drn26"}
+    assert of("translators", "cyclegan-gta5") == {"generator", "discriminator"}
+    assert of("adaptations", "madan") == {"feature_discriminator", "segmenter"}
+    before = graph.promise(Artefact("segmenters", "source-synthia"))
+    raw["networks"]["drn26"]["width"] = 0.5
+    wider = Graph(config.resolve(raw))
+    assert wider.promise(Artefact("segmenters", "source-synthia")) == before
+    assert wider.promise(Artefact("segmenters", "source-gta5")) != graph.promise(
+        Artefact("segmenters", "source-gta5")
+    )
 
 
 @pytest.mark.parametrize("scale", ["miniature", "paper"])
