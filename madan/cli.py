@@ -161,7 +161,9 @@ def translate(
             for i, n in settings.judges.items()
         }
     if settings.task:
-        task = assembly.segmenter(graph, f"segmenters/{settings.task.start}", seed)
+        start = settings.task.start
+        fresh = segmentation.build(params.network(f"translators/{run}"))
+        task = assembly.segmenter(graph, f"segmenters/{start}", seed) if start else fresh
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
     method = Translator(
         settings,
@@ -179,7 +181,7 @@ def translate(
         (params.translators[name], assembly.weights(graph, f"translators/{name}", seed))
         for name in settings.start
     )
-    assembly.train(graph, artefact, method, job, method.networks())
+    assembly.train(graph, artefact, method, job, method.networks(), kept=method.generators)
 
 
 @app.command()
@@ -195,6 +197,7 @@ def stylise(
 ) -> None:
     """Send all images of a source through its generator: madan stylise madan gta5
 
+    RUN@STEP is the generator of a step that the run keeps: madan stylise madan@100 gta5
     Or photos of your own, in their size: madan stylise madan gta5 --images holiday --out stylised
     """
     from madan import stylisation
@@ -401,7 +404,7 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
     from madan import verify as door
 
     graph, artefact, seed = assembly.begin("releases", f"{run}/{source}", seed, planned)
-    params, translator = graph.params, graph.params.translators[run]
+    params, translator = graph.params, config.translator(graph.params, "the command line", run)
     settings, code = graph.promise(artefact)
     story = {
         "run": run,

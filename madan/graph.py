@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from madan import certificates, layouts
-from madan.config import digest, needs
+from madan.config import digest, needs, translator
 from madan.schema import Adaptation, Figure, Params, Refusal, Segmenter, Translator, known
 
 T = TypeVar("T")
@@ -106,11 +106,12 @@ class Graph:
         if kind == "tables":
             known(said, name, params.tables)
         if kind in ("stylised", "releases"):
-            params.run("translators", parts[0])
-            known(said, parts[1], params.translators[parts[0]].sources)
+            known(said, parts[1], translator(params, said, parts[0]).sources)
         if kind in ("scores", "predictions"):
-            known(said, parts[0], ("segmenters", "adaptations"))
-            params.run(parts[0], parts[1])
+            known(said, parts[0], ("segmenters", "adaptations", "translators"))
+            run = params.run(parts[0], parts[1])
+            if isinstance(run, Translator) and not run.task:
+                raise Refusal(f"{said} says {name}, but translators.{parts[1]} has no task.")
             target, _, split = parts[2].rpartition("-")
             self.check(Artefact("prepared", f"{target}/{split}/0"))
         if kind in ("translators", "segmenters", "adaptations"):
@@ -131,13 +132,13 @@ class Graph:
         if kind == "prepared":
             return [Artefact("verified", name.rpartition("/")[0])]
         if kind == "stylised":
-            translator, source = name.split("/")
-            return [Artefact("translators", translator, seed), *self.prepared(source)]
+            run, source = name.split("/")
+            return [Artefact("translators", run.partition("@")[0], seed), *self.prepared(source)]
         if kind == "releases":
-            translator, source = name.split("/")
+            run, source = name.split("/")
             members = self.params.members(source)
             verified = [Artefact("verified", f"{member}/train") for member in members]
-            return [Artefact("translators", translator, seed), *verified]
+            return [Artefact("translators", run.partition("@")[0], seed), *verified]
         if kind in ("scores", "predictions"):
             run_kind, run, where = name.split("/")
             target, _, split = where.rpartition("-")
@@ -238,11 +239,11 @@ class Graph:
             rows = params.tables[name].model_dump()
             return {"scale": params.scale, "seeds": params.seeds, "table": rows}
         training: dict[str, Any] = {"threads": params.training.threads}
-        if kind == "stylised":
-            return training | {"precision": params.training.translator.stylise_precision}
-        if kind == "releases":
-            precision = params.training.translator.stylise_precision
-            return training | {"precision": precision} | params.export.model_dump()
+        if kind in ("stylised", "releases"):
+            _, at, step = name.split("/")[0].partition("@")
+            training |= {"precision": params.training.translator.stylise_precision}
+            training |= {"step": int(step)} if at else {}
+            return training | (params.export.model_dump() if kind == "releases" else {})
         if kind in ("scores", "predictions"):
             precision = params.training.segmenter.precision
             return training | {"batch": params.evaluation.batch, "precision": precision}
@@ -402,8 +403,9 @@ class Graph:
         address = f"{artefact.kind}/{artefact.name}"
         own = {"translators": ["generator", "discriminator"], "segmenters": []}
         segmenters = [need for need in needs(self.params, address) if need[0] == "s"]
-        if artefact.kind == "segmenters":
-            segmenters = [address]
+        run = self.params.run(artefact.kind, artefact.name)
+        if isinstance(run, Segmenter) or (isinstance(run, Translator) and run.task):
+            segmenters.append(address)
         sizes = {"fcn8s": "segmenter", "drn26": "drn26"}
         found = [sizes[self.params.architecture(each)] for each in segmenters]
         return _once([*own.get(artefact.kind, ["feature_discriminator"]), *found])

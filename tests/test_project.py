@@ -139,6 +139,17 @@ def test_dvc_versions_every_place_where_results_lie(raw):
         assert any(path.is_relative_to(place) for place in places), path
 
 
+def test_artifacts_and_plots_of_dvc_are_results_that_the_tables_need(raw):
+    text = (PROJECT / "dvc.yaml").read_text().replace("${scale}", "miniature")
+    said = YAML(typ="safe").load(text.replace("${seeds[0]}", "0"))
+    graph = Graph(config.resolve(raw))
+    made = {graph.folder(artefact) for artefact in graph.everything()}
+    shown = [path for plot in said["plots"] for each in plot.values() for path in each["y"]]
+    for path in map(Path, [*shown, *(each["path"] for each in said["artifacts"].values())]):
+        if path != Path("results/miou.csv"):
+            assert path.parent in made or any(path in folder.parents for folder in made), path
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_the_documents_link_exist(document):
     for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
