@@ -13,6 +13,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+report: "workflow/report/workflow.rst"
+
+
 rule all:
     input:
         "results/miou.csv",

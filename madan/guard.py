@@ -92,6 +92,13 @@ def kept(graph: Graph) -> list[Artefact]:
     ]
 
 
+def ready(graph: Graph) -> list[Artefact]:
+    """Tables and figures of params.yaml all of whose inputs are there, as they would be made now."""
+    shown = [Artefact("tables", name) for name in graph.params.tables]
+    shown += [Artefact("figures", name) for name in graph.params.figures]
+    return [each for each in shown if all(sound(graph, behind) for behind in graph.inputs(each))]
+
+
 def check(graph: Graph) -> None:
     """Refusal when results/miou.csv, or what was kept beside it, is not what it should be now."""
     shown = dict.fromkeys([Artefact("tables", "miou"), *kept(graph)])
