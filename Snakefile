@@ -5,7 +5,7 @@ include: "workflow/rules/records.smk"
 
 wildcard_constraints:
     scale=GRAPH.params.scale,
-    kind="segmenters|adaptations",
+    kind="segmenters|adaptations|released",
     domain="[^/]+",
     run="[^/]+",
     source="[^/]+",

@@ -103,8 +103,7 @@ def train(
 
 def weights(graph: Graph, address: str, seed: int) -> Path:
     """The weights file of the run `kind/name`."""
-    kind, name = address.split("/")
-    return graph.folder(Artefact(kind, name, seed)) / "weights.safetensors"
+    return graph.folder(graph.run(address, seed)) / "weights.safetensors"
 
 
 def generator(graph: Graph, run: str, source: str, seed: int) -> Any:
@@ -115,7 +114,9 @@ def generator(graph: Graph, run: str, source: str, seed: int) -> Any:
     take_gpus()
     training.begin(seed, graph.params.training.threads)
     net = Generator(**graph.params.networks.generator.model_dump())
-    checkpoints.load(weights(graph, f"translators/{run}", seed), f"G_{source}", net)
+    address = graph.params.translator(run)
+    name = "G" if address.startswith("released/") else f"G_{source}"
+    checkpoints.load(weights(graph, address, seed), name, net)
     return net.to(training.device())
 
 
@@ -137,7 +138,7 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "split": split,
         "images": len(shown),
         "resolution": " ".join(sizes),
-        "checkpoint": "last step",
+        "checkpoint": story.get("checkpoint", "last step"),
         "step": story["step"],
         "torch": story["torch"],
     }

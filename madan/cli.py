@@ -158,8 +158,7 @@ def translate(
     judges, task, weights = {}, None, None
     if settings.semantic != "none":
         judges = {
-            i: assembly.segmenter(graph, f"segmenters/{n}", seed)
-            for i, n in settings.judges.items()
+            i: assembly.segmenter(graph, params.judge(n), seed) for i, n in settings.judges.items()
         }
     if settings.task:
         task = assembly.segmenter(graph, f"segmenters/{settings.task.start}", seed)
@@ -209,6 +208,9 @@ def segment(
     if settings.start:
         name = "FA" if settings.start.startswith("translators/") else "F"
         checkpoints.load(assembly.weights(graph, settings.start, seed), name, net)
+    elif params.networks.segmenter.pretrained and settings.network == "fcn8s":
+        vgg16 = assembly.weights(graph, f"released/{params.networks.segmenter.pretrained}", seed)
+        checkpoints.load(vgg16, "VGG", net, but=("vgg_head", "score"))
     sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
     method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
     assembly.train(graph, artefact, method, job, method.modules)
@@ -257,7 +259,7 @@ def table(name: str, planned: Planned = None) -> None:
     from madan import tables
 
     graph, artefact, _ = assembly.begin("tables", name, 0, planned)
-    rows = [row for row in graph.params.tables[name].rows for _ in graph.params.seeds]
+    rows = [row for row in graph.params.tables[name].rows for _ in graph.seeds(row.run)]
     found = [
         tables.Score(
             row.row,
@@ -299,6 +301,38 @@ def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
     rows[f"{settings.target} (target)"] = [target.image(k) for k in shown]
     with graph.publish(artefact) as out:
         figures.translation(rows, out / "translation.png")
+
+
+@app.command("import")
+def import_(
+    what: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    as_released: Annotated[
+        bool, typer.Option(help="Of a FILE: without skip heads, as the release's loader has it.")
+    ] = False,
+    planned: Planned = None,
+) -> None:
+    """Turn released weights into safetensors, accounting for every key: madan import judge.pth
+
+    NAME is one of `released` in params.yaml. A FILE, of full size, gets a .safetensors beside it.
+    """
+    from madan import released
+
+    if what not in config.load().released and Path(what).suffix:
+        networks, path = config.load(scale="paper").networks, Path(what)
+        out, report = path.with_suffix(".safetensors"), path.with_suffix(".json")
+        released.bring(what, None, networks, as_released, out, report)
+        return
+    graph, artefact, _ = assembly.begin("released", what, 0, planned)
+    entry = graph.params.released[what]
+    with graph.publish(artefact) as out:
+        released.bring(
+            entry.file,
+            entry.network,
+            graph.params.networks,
+            entry.as_released or as_released,
+            out / "weights.safetensors",
+            out / "report.json",
+        )
 
 
 @app.command()

@@ -29,6 +29,7 @@ MODULES = {
     "scores": ("evaluation", "segmentation", "checkpoints"),
     "releases": ("export", "generator", "checkpoints"),
     "predictions": ("export", "segmentation", "checkpoints"),
+    "released": ("released", "checkpoints"),
     "tables": ("tables",),
     "figures": ("figures", "datasets"),
 }
@@ -74,6 +75,8 @@ class Graph:
             size = "x".join(map(str, dataset.size))
             part = f"{shard}-of-{dataset.shards}"
             return Path("data/prepared", scale, domain, f"{split}-{size}", part)
+        if kind == "released":
+            return Path("results", scale, kind, name)
         return Path("results", scale, kind, name, f"seed{seed}")
 
     def certificate(self, artefact: Artefact) -> Path:
@@ -103,25 +106,29 @@ class Graph:
             known(said, parts[2], [str(k) for k in range(params.domains[parts[0]].shards)])
         if kind == "tables":
             known(said, name, params.tables)
-        if kind in ("stylised", "releases"):
+        if kind == "stylised" and parts[0] in params.released:
+            known(said, parts[1], params.domains)
+        elif kind in ("stylised", "releases"):
             params.run("translators", parts[0])
             known(said, parts[1], params.translators[parts[0]].sources)
         if kind in ("scores", "predictions"):
-            known(said, parts[0], ("segmenters", "adaptations"))
-            params.run(parts[0], parts[1])
+            known(said, parts[0], ("segmenters", "adaptations", "released"))
+            known(said, parts[1], getattr(params, parts[0]))
             target, _, split = parts[2].rpartition("-")
             self.check(Artefact("prepared", f"{target}/{split}/0"))
         if kind in ("translators", "segmenters", "adaptations"):
             params.run(kind, name)
         if kind == "figures":
             params.run("translators", name)
-        if kind not in ("miniature", "prepared", "tables"):
+        if kind == "released":
+            known(said, name, params.released)
+        if kind not in ("miniature", "prepared", "tables", "released"):
             known(said, str(seed), [str(each) for each in params.seeds])
 
     def inputs(self, artefact: Artefact) -> list[Artefact]:
         """The artefacts that this one is made from."""
         kind, name, seed = artefact
-        if kind == "miniature":
+        if kind in ("miniature", "released"):
             return []
         if kind == "verified":
             drawn = self.params.scale == "miniature"
@@ -130,7 +137,7 @@ class Graph:
             return [Artefact("verified", name.rpartition("/")[0])]
         if kind == "stylised":
             translator, source = name.split("/")
-            return [Artefact("translators", translator, seed), *self.prepared(source)]
+            return [self.run(self.params.translator(translator), seed), *self.prepared(source)]
         if kind == "releases":
             translator, source = name.split("/")
             members = self.params.members(source)
@@ -139,16 +146,20 @@ class Graph:
         if kind in ("scores", "predictions"):
             run_kind, run, where = name.split("/")
             target, _, split = where.rpartition("-")
-            return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
+            return [self.run(f"{run_kind}/{run}", seed), *self.prepared(target, split)]
         if kind == "figures":
             shown = self.params.translators[name]
             stylised = [Artefact("stylised", f"{name}/{source}", seed) for source in shown.sources]
             return [*stylised, *self._data(shown, seed)]
         if kind == "tables":
             return self.scores(name)
-        runs = [other.split("/") for other in needs(self.params, f"{kind}/{name}")]
-        upstream = [Artefact(kind, name, seed) for kind, name in runs]
+        upstream = [self.run(need, seed) for need in needs(self.params, f"{kind}/{name}")]
         return _once([*upstream, *self._data(self.params.run(kind, name), seed)])
+
+    def run(self, address: str, seed: int) -> Artefact:
+        """The artefact of the run `kind/name`; what was released has no seeds."""
+        kind, name = address.split("/")
+        return Artefact(kind, name, 0 if kind == "released" else seed)
 
     def prepared(self, domain: str, split: str = "train") -> list[Artefact]:
         """The shards of a domain, or of all members of a union."""
@@ -165,8 +176,12 @@ class Graph:
         return [
             Artefact("scores", f"{row.run}/{target}-{split}", seed)
             for row in self.params.tables[table].rows
-            for seed in self.params.seeds
+            for seed in self.seeds(row.run)
         ]
+
+    def seeds(self, address: str) -> list[int]:
+        """The seeds with which a run is scored: of what was released, the first alone."""
+        return self.params.seeds[: 1 if address.startswith("released/") else None]
 
     def everything(self) -> list[Artefact]:
         """Whatever the tables need, upstream first, each once."""
@@ -220,6 +235,14 @@ class Graph:
             domain, split, shard = name.split("/")
             of_shard = {"split": split, "shard": int(shard)}
             return params.domains[domain].model_dump(include={"size", "shards"}) | of_shard
+        if kind == "released":
+            entry = params.released[name]
+            sizes = {"generator": "generator", "drn26": "drn26"}.get(entry.network, "segmenter")
+            return {
+                **entry.model_dump(exclude={"file"}),
+                "content": self._released(name),
+                "networks": params.networks.model_dump(include={sizes}),
+            }
         if kind == "figures":
             return {"run": name}
         if kind == "tables":
@@ -324,7 +347,7 @@ class Graph:
             "settings": settings,
             "code": code,
             "inputs": digest([other["content"] for other in upstream]),
-            "data": content if artefact.kind in DATA else data,
+            "data": content if artefact.kind in (*DATA, "released") else data,
             "files": len(files),
         }
         return json.dumps(line) + "\n"
@@ -356,6 +379,16 @@ class Graph:
             return layouts.listing(dataset, split)
         return list(json.loads(verified.read_text())["listing"])
 
+    def _released(self, name: str) -> str:
+        """SHA-256 of a released file; where it is gone, of the one that was imported."""
+        file, report = self.params.released[name].file, self.folder(Artefact("released", name))
+        if file == "torchvision":
+            return file
+        found = certificates.content(Path(file), Path("state/released", platform.node(), name))
+        if found is None and (report / "report.json").exists():
+            found = json.loads((report / "report.json").read_text())["sha256"]
+        return found or "missing"
+
     def _is_promised(self, artefact: Artefact) -> bool:
         said = certificates.read(self.certificate(artefact))
         return (said["settings"], said["code"]) == self.promise(artefact)
@@ -364,7 +397,7 @@ class Graph:
         """Sections of `networks` that a run is made of."""
         address = f"{artefact.kind}/{artefact.name}"
         own = {"translators": ["generator", "discriminator"], "segmenters": []}
-        segmenters = [need for need in needs(self.params, address) if need[0] == "s"]
+        segmenters = [need for need in needs(self.params, address) if need[0] != "t"]
         if artefact.kind == "segmenters":
             segmenters = [address]
         sizes = {"fcn8s": "segmenter", "drn26": "drn26"}

@@ -199,9 +199,14 @@ def _nameable(graph: Graph) -> Iterator[Artefact]:
                 yield Artefact("stylised", f"{run}/{source}", seed)
                 yield Artefact("releases", f"{run}/{source}", seed)
             yield Artefact("figures", run, seed)
-        for kind in ("segmenters", "adaptations"):
+        for run in params.released:
+            for name in params.domains:
+                yield Artefact("stylised", f"{run}/{name}", seed)
+        for kind in ("segmenters", "adaptations", "released"):
             for run in getattr(params, kind):
-                yield Artefact(kind, run, seed)
+                if seed not in graph.seeds(f"{kind}/{run}"):
+                    continue
+                yield graph.run(f"{kind}/{run}", seed)
                 for name in datasets:
                     for split in splits:
                         yield Artefact("scores", f"{kind}/{run}/{name}-{split}", seed)

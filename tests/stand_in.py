@@ -15,12 +15,14 @@ KINDS = {
     "stylise": "stylised",
     "segment": "segmenters",
     "adapt": "adaptations",
+    "import": "released",
     "evaluate": "scores",
     "table": "tables",
     "figure": "figures",
 }
 FILES = (
     "items.json", "weights.safetensors", "log.csv", "images.npy", "labels.npy", "score.json",
+    "report.json",
     "0/images.npy", "translation.png",
 )  # fmt: skip
 
