@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from madan import batches, labels, losses, parallel, training
 from madan.datasets import Pictures
 from madan.discriminators import FeatureDiscriminator
-from madan.fcn8s import FCN8s
+from madan.drn26 import Net
 from madan.schema import AdaptationTraining, FeatureDiscriminatorNetwork, Refusal
 from madan.segmentation import shares
 
@@ -40,7 +40,7 @@ class Adda:
 
     def __init__(
         self,
-        net: FCN8s,
+        net: Net,
         sets: Sequence[Pictures],
         target: Pictures,
         settings: AdaptationTraining,
@@ -99,7 +99,7 @@ class Adda:
                 "lower the gate, or raise steps or lr_discriminator."
             )
 
-    def _aligned(self, net: FCN8s, x: Tensor) -> Tensor:
+    def _aligned(self, net: Net, x: Tensor) -> Tensor:
         scores, features = net.forward_features(batches.imagenet(x))
         return scores if self.settings.on == "scores" else features
 

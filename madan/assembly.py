@@ -146,7 +146,7 @@ def segmenter(graph: Graph, address: str, seed: int) -> Any:
     """The trained segmenter F of the run `kind/name`."""
     from madan import checkpoints, segmentation
 
-    net = segmentation.build(graph.params.networks.segmenter)
+    net = segmentation.build(graph.params.network(address))
     checkpoints.load(weights(graph, address, seed), "F", net)
     return net
 

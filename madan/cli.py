@@ -205,7 +205,7 @@ def segment(
     graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
     job = assembly.training_run(graph, artefact, processes)
-    net = segmentation.build(params.networks.segmenter)
+    net = segmentation.build(params.network(f"segmenters/{run}"))
     if settings.start:
         name = "FA" if settings.start.startswith("translators/") else "F"
         checkpoints.load(assembly.weights(graph, settings.start, seed), name, net)

@@ -290,11 +290,22 @@ def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]
             )
     if len(run.train_on) > params.training.segmenter.batch:
         raise Refusal(f"{key}.train_on has more sets than training.segmenter.batch has images.")
+    if run.network == "drn26" and params.training.segmenter.accumulate > 1:
+        raise Refusal(
+            f"{key} is to be drn26, which normalises over a whole batch, but "
+            f"training.segmenter.accumulate is {params.training.segmenter.accumulate}; set it to 1."
+        )
     if run.start:
         kind, name = run.start.split("/")
         known(f"{key}.start", name, getattr(params, kind))
         if kind == "translators" and not params.translators[name].task:
             raise Refusal(f"{key}.start is {run.start}, which has no task segmenter to start from.")
+        started = params.architecture(run.start)
+        if started != run.network:
+            raise Refusal(
+                f"{key}.start is {run.start}, whose network is {started}, but {key} is to be "
+                f"{run.network}: say network: {started} there, or start from another run."
+            )
 
 
 def _check_target(params: Params, key: str, target: str) -> None:

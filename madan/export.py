@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from madan import __version__, batches, datasets, evaluation, labels, layouts, stylisation, training
 from madan.datasets import Array, Pictures, Verified
-from madan.fcn8s import FCN8s
+from madan.drn26 import Net
 from madan.layouts import Form
 from madan.progress import Meter
 from madan.schema import Dataset, Export, Refusal
@@ -80,7 +80,7 @@ def release(
 
 
 def predictions(
-    net: FCN8s, pictures: Pictures, batch: int, precision: str, out: Path,
+    net: Net, pictures: Pictures, batch: int, precision: str, out: Path,
     protocol: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write F's predictions of labelled pictures as out/labelIds/ and out/overlay/<name>.png.

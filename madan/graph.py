@@ -249,7 +249,7 @@ class Graph:
             "seed": seed,
             "run": run.model_dump(exclude={"steps"}),
             "training": training,
-            "networks": params.networks.model_dump(include=set(_networks(run))),
+            "networks": params.networks.model_dump(include=set(self._networks(artefact))),
         }
 
     def processes(self, artefact: Artefact) -> int:
@@ -360,6 +360,17 @@ class Graph:
         said = certificates.read(self.certificate(artefact))
         return (said["settings"], said["code"]) == self.promise(artefact)
 
+    def _networks(self, artefact: Artefact) -> list[str]:
+        """Sections of `networks` that a run is made of."""
+        address = f"{artefact.kind}/{artefact.name}"
+        own = {"translators": ["generator", "discriminator"], "segmenters": []}
+        segmenters = [need for need in needs(self.params, address) if need[0] == "s"]
+        if artefact.kind == "segmenters":
+            segmenters = [address]
+        sizes = {"fcn8s": "segmenter", "drn26": "drn26"}
+        found = [sizes[self.params.architecture(each)] for each in segmenters]
+        return _once([*own.get(artefact.kind, ["feature_discriminator"]), *found])
+
     def _data(self, run: Segmenter | Translator | Adaptation, seed: int) -> list[Artefact]:
         if isinstance(run, Adaptation):
             start = self.params.segmenters[run.start]
@@ -373,14 +384,6 @@ class Graph:
                 found.append(Artefact("stylised", item, seed))
             found += self.prepared(item.rpartition("/")[2])
         return found
-
-
-def _networks(run: Segmenter | Translator | Adaptation) -> list[str]:
-    if isinstance(run, Segmenter):
-        return ["segmenter"]
-    if isinstance(run, Adaptation):
-        return ["segmenter", "feature_discriminator"]
-    return ["generator", "discriminator"] + (["segmenter"] if run.judges or run.task else [])
 
 
 def _once(found: Iterable[T]) -> list[T]:

@@ -148,6 +148,8 @@ def _alike(graph: Graph, artefact: Artefact) -> str:
             about |= {"sources": len(run.sources), "task": run.task and run.task.update_every}
     else:
         about |= {"training": said, "networks": params.networks.model_dump()}
+        if kind in ("scores", "predictions"):
+            about["network"] = params.architecture(name.rpartition("/")[0])
     code = certificates.code_digest(graph.package, *MODULES[kind])
     return f"{kind}-{digest([about, code])}"
 
@@ -268,7 +270,7 @@ def _image_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
             stylisation.stylise(generator, source, out, precision)
 
         return stylise, range(1000), stylisation.BATCH, 0
-    net = segmentation.build(params.networks.segmenter)
+    net = segmentation.build(params.network(artefact.name.rpartition("/")[0]))
     batch, precision = params.evaluation.batch, params.training.segmenter.precision
     target: Any = _noise(params, artefact.name.split("/")[2].rpartition("-")[0], batch)
     return lambda _: evaluation.evaluate(net, target, batch, precision), range(1000), batch, 0
@@ -288,22 +290,25 @@ def _training_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
     def noise(domain: str) -> Any:
         return _noise(params, domain.rpartition("/")[2], 1000)
 
+    def build(segmenter: str) -> Any:
+        return segmentation.build(params.network(f"segmenters/{segmenter}"))
+
     method: Any
     if isinstance(run, Translator):
-        task = segmentation.build(networks.segmenter) if run.task else None
+        task = build(run.task.start) if run.task else None
         method = translation.Translator(
             run, params.training.translator, networks, {i: noise(i) for i in run.sources},
             noise(run.target), steps=steps, seed=seed, task=task,
-            judges={i: segmentation.build(networks.segmenter) for i in run.judges},
+            judges={i: build(judge) for i, judge in run.judges.items()},
         )  # fmt: skip
         given = method.networks().values()
     elif isinstance(run, Segmenter):
-        net = segmentation.build(networks.segmenter)
+        net = build(artefact.name)
         sets = [noise(item) for item in run.train_on]
         method = segmentation.Supervised(net, sets, params.training.segmenter, steps, seed)
         given = [net]
     else:
-        net = segmentation.build(networks.segmenter)
+        net = build(run.start)
         sets = [noise(item) for item in params.segmenters[run.start].train_on]
         # With its gate open, which is the dearer half.
         settings = params.training.adaptation.model_copy(update={"gate": -1})

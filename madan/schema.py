@@ -121,6 +121,12 @@ class SegmenterNetwork(Model):
     padding: Literal[1, 100]
 
 
+class Drn26Network(Model):
+    """DRN-C-26; the released judge has width 1."""
+
+    width: float = Field(ge=1 / 16, description="times the released channels, 16 to 512")
+
+
 class FeatureDiscriminatorNetwork(Model):
     """ADDA's discriminator of 1x1 convolutions on scores or features."""
 
@@ -132,6 +138,7 @@ class Networks(Model):
     """Sizes of the networks."""
 
     segmenter: SegmenterNetwork
+    drn26: Drn26Network
     generator: GeneratorNetwork
     discriminator: DiscriminatorNetwork
     feature_discriminator: FeatureDiscriminatorNetwork
@@ -195,6 +202,9 @@ class TranslatorTraining(Model):
     pool: int = Field(ge=0, description="history of fakes a discriminator sees; 0 = none")
     weights: TranslatorWeights
     gates: Gates
+    pairs: Literal["all"] | Count = Field(
+        description="ordered pairs of sources that SAD and CCD take a step: all, or so many drawn"
+    )
     stylise_precision: Precision
 
 
@@ -276,6 +286,7 @@ class Segmenter(Model):
     """A run of supervised training: F_i, F_A's start, the final F or the oracle."""
 
     train_on: Annotated[list[str], Field(min_length=1)]
+    network: Literal["fcn8s", "drn26"] = "fcn8s"
     start: Address | None = None
     steps: Count | None = None
     oracle: bool = False
@@ -362,6 +373,20 @@ class Params(Model):
         known("a command", domain, datasets)
         entry = self.domains[domain].model_dump(exclude={"union"})
         return Dataset(own=self.layouts.get(entry["layout"]), **entry)
+
+    def architecture(self, address: str) -> str:
+        """Which network the segmenter of a run is: fcn8s or drn26."""
+        kind, name = address.split("/")
+        run = self.run(kind, name)
+        if isinstance(run, Segmenter):
+            return run.network
+        start = run.start if isinstance(run, Adaptation) else run.task and run.task.start
+        return self.architecture(f"segmenters/{start}")
+
+    def network(self, address: str) -> SegmenterNetwork | Drn26Network:
+        """Sizes of the network that the segmenter of a run is."""
+        drn26 = self.architecture(address) == "drn26"
+        return self.networks.drn26 if drn26 else self.networks.segmenter
 
     def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
         """The run of that kind and name; Refusal when params.yaml has none."""

@@ -105,6 +105,14 @@ def test_missing_file_is_a_sentence(tmp_path):
         ("segmenters", "pooled", "start", "translators/cyclegan-gta5", ["no task segmenter"]),
         ("segmenters", "pooled", "start", "segmenters/poled", ["did you mean pooled"]),
         ("segmenters", "pooled", "start", "pooled", ["segmenters.pooled.start", "'pooled'"]),
+        ("segmenters", "pooled", "network", "fcn", ["segmenters.pooled.network", "'fcn'"]),
+        (
+            "segmenters",
+            "madan-pixel",
+            "network",
+            "drn26",
+            ["segmenters.madan-pixel.start", "translators/madan, whose network is fcn8s", "drn26"],
+        ),
         ("translators", "cyclegan-gta5", "sad", True, ["there is one"]),
         ("translators", "cyclegan-gta5", "ccd", True, ["there is one"]),
         ("translators", "cyclegan-gta5", "target", "gta5", ["both source and target"]),
@@ -122,6 +130,13 @@ def test_missing_file_is_a_sentence(tmp_path):
 def test_impossible_run_is_refused(raw, kind, run, key, value, words):
     raw[kind][run][key] = value
     refused(raw, f"{kind}.{run}", *words)
+
+
+def test_parts_of_a_batch_are_refused_where_it_is_normalised_over(raw):
+    raw["training"]["segmenter"]["accumulate"] = 2
+    assert config.resolve(raw)
+    raw["segmenters"]["source-gta5"]["network"] = "drn26"
+    refused(raw, "segmenters.source-gta5", "drn26", "training.segmenter.accumulate is 2")
 
 
 def test_runs_that_wait_for_each_other_are_refused(raw):

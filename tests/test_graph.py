@@ -278,6 +278,28 @@ def test_certificate_is_one_line(graph):
     }  # fmt: skip
 
 
+def test_the_network_of_a_segmenter_is_a_setting_of_what_is_made_of_it(raw):
+    def of(kind, name):
+        return set(graph.settings(Artefact(kind, name))["networks"])
+
+    raw = tiny(raw)
+    raw["segmenters"]["source-gta5"]["network"] = "drn26"
+    graph = Graph(config.resolve(raw))
+    assert of("segmenters", "source-gta5") == {"drn26"}
+    assert of("segmenters", "source-synthia") == {"segmenter"}
+    # One judge is the DRN, the other and F_A are not.
+    assert of("translators", "madan") == {"generator", "discriminator", "segmenter", "drn26"}
+    assert of("translators", "cyclegan-gta5") == {"generator", "discriminator"}
+    assert of("adaptations", "madan") == {"feature_discriminator", "segmenter"}
+    before = graph.promise(Artefact("segmenters", "source-synthia"))
+    raw["networks"]["drn26"]["width"] = 0.5
+    wider = Graph(config.resolve(raw))
+    assert wider.promise(Artefact("segmenters", "source-synthia")) == before
+    assert wider.promise(Artefact("segmenters", "source-gta5")) != graph.promise(
+        Artefact("segmenters", "source-gta5")
+    )
+
+
 @pytest.mark.parametrize("scale", ["miniature", "paper"])
 def test_no_run_is_trained_twice_under_two_names(raw, scale):
     graph = Graph(config.resolve(raw | {"scale": scale}))

@@ -18,8 +18,8 @@ from madan.graph import Graph
 LEVELS = [
     {"__init__", "labels", "published", "schema", "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
-     "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints",
-     "progress", "parallel", "states", "devices"},
+     "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
+     "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
     {"tables", "figures", "export", "plan"},
