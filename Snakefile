@@ -19,6 +19,12 @@ rule all:
         "results/metrics.json",
 
 
+rule tables:
+    # All tables of params.yaml: the paper's, and miou.csv.
+    input:
+        [GRAPH.certificate(Artefact("tables", name)) for name in GRAPH.params.tables],
+
+
 rule kept:
     # Tables and figures that were made by name, as params.yaml has them now.
     input:

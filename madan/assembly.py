@@ -101,6 +101,23 @@ def train(
     training.forget(run)
 
 
+def scores(graph: Graph, table: str) -> list[Any]:
+    """The scores behind a table, as far as they are made."""
+    from madan import tables
+
+    rows = [row for row in graph.params.tables[table].rows for _ in graph.params.seeds]
+    return [
+        tables.Score(
+            row.row,
+            row.setting,
+            graph.folder(score) / "score.json",
+            certificates.read(graph.certificate(score)),
+        )
+        for row, score in zip(rows, graph.scores(table), strict=True)
+        if graph.is_made(score)
+    ]
+
+
 def weights(graph: Graph, address: str, seed: int) -> Path:
     """The weights file of the run `kind/name`."""
     kind, name = address.split("/")

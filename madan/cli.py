@@ -252,29 +252,33 @@ def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> N
 
 
 @app.command()
-def table(name: str, planned: Planned = None) -> None:
-    """Collect the scores of a table of params.yaml: madan table miou"""
-    from madan import tables
+def table(
+    name: str,
+    partial: Annotated[
+        bool, typer.Option(help="Show what there is by now; nothing is written.")
+    ] = False,
+    planned: Planned = None,
+) -> None:
+    """Collect the scores of a table of params.yaml: madan table ablation --partial"""
+    from madan import pages, tables
 
+    if partial:
+        graph = Graph(config.load())
+        graph.check(Artefact("tables", name))
+        made = tables.lines(assembly.scores(graph, name))
+        print(pages.files(made, name, graph.params)["md"], end="")
+        return
     graph, artefact, _ = assembly.begin("tables", name, 0, planned)
-    rows = [row for row in graph.params.tables[name].rows for _ in graph.params.seeds]
-    found = [
-        tables.Score(
-            row.row,
-            row.setting,
-            graph.folder(score) / "score.json",
-            certificates.read(graph.certificate(score)),
-        )
-        for row, score in zip(rows, graph.scores(name), strict=True)
-    ]
-    made = tables.lines(found)
-    path = graph.table(name)
-    certificates.write_whole(path, made.to_csv(index=False))
+    found = assembly.scores(graph, name)
+    made, paths = tables.lines(found), graph.pages(name)
+    texts = pages.files(made, name, graph.params)
+    for key, path in paths.items():
+        certificates.write_whole(path, texts[key])
     if name == "miou":
         text = json.dumps(tables.metrics(found), indent=1) + "\n"
-        certificates.write_whole(path.with_name("metrics.json"), text)
+        certificates.write_whole(paths["csv"].with_name("metrics.json"), text)
     certificates.write_whole(
-        graph.certificate(artefact), graph.certify(artefact, path.parent, [path])
+        graph.certificate(artefact), graph.certify(artefact, paths["csv"].parent, paths.values())
     )
     print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
 

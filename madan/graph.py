@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from madan import certificates, layouts
+from madan import certificates, layouts, published
 from madan.config import digest, needs
 from madan.schema import Adaptation, Params, Refusal, Segmenter, Translator, known
 
@@ -29,7 +29,7 @@ MODULES = {
     "scores": ("evaluation", "segmentation", "checkpoints"),
     "releases": ("export", "generator", "checkpoints"),
     "predictions": ("export", "segmentation", "checkpoints"),
-    "tables": ("tables",),
+    "tables": ("pages",),
     "figures": ("figures", "datasets"),
 }
 DATA = ("miniature", "verified", "prepared")
@@ -85,6 +85,15 @@ class Graph:
     def table(self, name: str) -> Path:
         """The CSV file of a table."""
         return Path("results/miou.csv") if name == "miou" else Path("results/tables", f"{name}.csv")
+
+    def pages(self, name: str) -> dict[str, Path]:
+        """The files of a table: its lines, and of others than miou what follows from them."""
+        path = self.table(name)
+        if name == "miou":
+            return {"csv": path}
+        apart = path.parent / "differences" / path.name
+        texts = {end: path.with_suffix(f".{end}") for end in ("md", "tex")}
+        return {"csv": path, "differences": apart, **texts}
 
     def check(self, artefact: Artefact) -> None:
         """Refusal when params.yaml knows no such artefact."""
@@ -223,8 +232,12 @@ class Graph:
         if kind == "figures":
             return {"run": name}
         if kind == "tables":
-            rows = params.tables[name].model_dump()
-            return {"scale": params.scale, "seeds": params.seeds, "table": rows}
+            table = params.tables[name]
+            found = {"scale": params.scale, "seeds": params.seeds, "table": table.model_dump()}
+            if params.scale == "miniature":
+                return found
+            near = params.evaluation.verdict.model_dump()
+            return found | {"verdict": near, "published": published.figures(table.target)}
         training: dict[str, Any] = {"threads": params.training.threads}
         if kind == "stylised":
             return training | {"precision": params.training.translator.stylise_precision}
@@ -355,6 +368,10 @@ class Graph:
         if dataset.root.exists() or not verified.exists():
             return layouts.listing(dataset, split)
         return list(json.loads(verified.read_text())["listing"])
+
+    def is_made(self, artefact: Artefact) -> bool:
+        """Whether it lies there as it would be made now, as far as settings and code go."""
+        return self.certificate(artefact).exists() and self._is_promised(artefact)
 
     def _is_promised(self, artefact: Artefact) -> bool:
         said = certificates.read(self.certificate(artefact))

@@ -172,8 +172,8 @@ def _whole(graph: Graph, artefact: Artefact) -> bool:
 
 def _files(graph: Graph, artefact: Artefact) -> tuple[list[Path], Path]:
     if artefact.kind == "tables":
-        table = graph.table(artefact.name)
-        return [table] if table.exists() else [], table.parent
+        pages = graph.pages(artefact.name).values()
+        return [page for page in pages if page.exists()], graph.table(artefact.name).parent
     folder = graph.folder(artefact)
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return [path for path in found if path != folder / "digest"], folder

@@ -22,7 +22,7 @@ LEVELS = [
      "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
-    {"tables", "figures", "export", "plan"},
+    {"tables", "pages", "figures", "export", "plan"},
     {"assembly"},
     {"cli"},
 ]  # fmt: skip

@@ -49,6 +49,9 @@ rule table:
         needed_by_table("{run}"),
     output:
         "results/tables/{run}.csv",
+        "results/tables/{run}.md",
+        "results/tables/{run}.tex",
+        "results/tables/differences/{run}.csv",
         "results/tables/{run}.digest",
     log:
         "logs/tables/{run}.log",
