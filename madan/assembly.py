@@ -145,6 +145,7 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
     target, _, split = on.rpartition("-")
     shown = pictures(graph, target, split=split, labelled=True)
     sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
+    story = checkpoints.story(weights(graph, run, seed))
     protocol = {
         "scale": graph.params.scale,
         "run": run,
@@ -154,7 +155,8 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "images": len(shown),
         "resolution": " ".join(sizes),
         "checkpoint": "last step",
-        "step": checkpoints.story(weights(graph, run, seed))["step"],
+        "step": story["step"],
+        "torch": story["torch"],
     }
     return segmenter(graph, run, seed), shown, protocol
 

@@ -76,6 +76,7 @@ def _line(score: Score) -> dict[str, Any]:
         "images": said["images"],
         "resolution": said["resolution"],
         "step": said["step"],
+        "torch": said["torch"],
         "settings": score.certificate["settings"],
         "data": score.certificate["data"],
         "code": score.certificate["code"],

@@ -22,11 +22,13 @@ PROTOCOL = {
     "resolution": "64x128",
     "checkpoint": "last step",
     "step": 600,
+    "torch": "2.14.1",
 }
 CERTIFICATE = {"content": "c0", "settings": "s1", "code": "k2", "inputs": "i3", "data": "d4"}
 COLUMNS = [
     "scale", "row", "setting", "seed", *CLASSES, "miou19", "miou16", "miou13", "pixel_accuracy",
-    "classes", "target", "split", "images", "resolution", "step", "settings", "data", "code",
+    "classes", "target", "split", "images", "resolution", "step", "torch", "settings", "data",
+    "code",
 ]  # fmt: skip
 
 
