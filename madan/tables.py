@@ -21,8 +21,8 @@ SUBSETS = {
     "miou13": labels.CLASSES_13,
 }
 PROTOCOL = (
-    "pixel_accuracy", "classes", "target", "split", "images", "resolution", "step", "settings",
-    "data", "code",
+    "pixel_accuracy", "classes", "target", "split", "images", "resolution", "step", "torch",
+    "settings", "data", "code",
 )  # fmt: skip
 COLUMNS = ("scale", "row", "setting", "seed", *labels.CLASSES, *SUBSETS, *PROTOCOL)
 SHOWN = tuple(labels.CLASSES[k] for k in labels.CLASSES_16)  # the paper's columns
