@@ -5,7 +5,7 @@ include: "workflow/rules/records.smk"
 
 wildcard_constraints:
     scale=GRAPH.params.scale,
-    kind="segmenters|adaptations",
+    kind="segmenters|adaptations|translators",
     domain="[^/]+",
     run="[^/]+",
     source="[^/]+",
@@ -29,6 +29,12 @@ rule kept:
     # Tables and figures that were made by name, as params.yaml has them now.
     input:
         [GRAPH.certificate(artefact) for artefact in guard.kept(GRAPH)],
+
+
+rule figures:
+    # All of params.yaml's.
+    input:
+        [GRAPH.certificate(Artefact("figures", name)) for name in GRAPH.params.figures],
 
 
 include: "workflow/rules/data.smk"

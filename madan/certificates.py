@@ -152,36 +152,33 @@ def _closure(package: Path, modules: Iterable[str]) -> set[str]:
     return found
 
 
+@functools.cache
 def _imports(path: Path) -> list[str]:
     """Names of the package's modules that a module imports."""
-    names, _ = _module(path)
-    return [name for name in names if (path.parent / f"{name}.py").exists()]
-
-
-def _syntax(path: Path) -> str:
-    return _module(path)[1]
-
-
-def _module(path: Path) -> tuple[list[str], str]:
-    try:
-        return _parsed(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise Refusal(f"{path} line {error.lineno} is not valid Python: {error.msg}.") from None
-
-
-@functools.cache
-def _parsed(text: str) -> tuple[list[str], str]:
-    """What a module imports from the package, and its syntax without docstrings and comments."""
-    tree, names = ast.parse(text), []
-    for node in ast.walk(tree):
+    names = []
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.ImportFrom) and node.module == "madan":
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("madan."):
             names.append((node.module or "").split(".")[1])
         elif isinstance(node, ast.Import):
             names += [a.name.split(".")[1] for a in node.names if a.name.startswith("madan.")]
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+    return [name for name in names if (path.parent / f"{name}.py").exists()]
+
+
+@functools.cache
+def _syntax(path: Path) -> str:
+    tree = _tree(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body
             if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
                 node.body = body[1:]
-    return names, ast.dump(tree)
+    return ast.dump(tree)
+
+
+def _tree(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise Refusal(f"{path} line {error.lineno} is not valid Python: {error.msg}.") from None

@@ -21,7 +21,7 @@ KINDS = {
 }
 FILES = (
     "items.json", "weights.safetensors", "log.csv", "images.npy", "labels.npy", "score.json",
-    "0/images.npy", "translation.png",
+    "0/images.npy", "figure.png", "figure.pdf",
 )  # fmt: skip
 
 
