@@ -225,7 +225,7 @@ class Graph:
         if kind == "tables":
             rows = params.tables[name].model_dump()
             return {"scale": params.scale, "seeds": params.seeds, "table": rows}
-        training: dict[str, Any] = {"threads": params.training.threads}
+        training = params.training.model_dump(include={"threads", "compile"})
         if kind == "stylised":
             return training | {"precision": params.training.translator.stylise_precision}
         if kind == "releases":
