@@ -152,6 +152,7 @@ def _closure(package: Path, modules: Iterable[str]) -> set[str]:
     return found
 
 
+@functools.cache
 def _imports(path: Path) -> list[str]:
     """Names of the package's modules that a module imports."""
     names = []
@@ -165,6 +166,7 @@ def _imports(path: Path) -> list[str]:
     return [name for name in names if (path.parent / f"{name}.py").exists()]
 
 
+@functools.cache
 def _syntax(path: Path) -> str:
     tree = _tree(path)
     for node in ast.walk(tree):

@@ -61,10 +61,10 @@ def release(
         form, images = _form(member.dataset), {}
         for name, (of_image, _) in member.verified.pairs.items():
             image, label = _raw(member, name)
-            stylised = _stylised(generator, image, precision, tiles)
+            adapted = stylised(generator, image, precision, tiles)
             images[name] = {
                 "source": of_image,
-                "stylised": files.add(folder + form.images.replace("{name}", name), png(stylised)),
+                "stylised": files.add(folder + form.images.replace("{name}", name), png(adapted)),
                 "label": files.add(folder + form.labels.replace("{name}", name), label),
                 "size": list(image.shape[:2]),
             }
@@ -162,7 +162,7 @@ def _raw(member: Member, name: str) -> tuple[Array, bytes]:
     return image, label
 
 
-def _stylised(generator: torch.nn.Module, image: Array, precision: str, tiles: Export) -> Array:
+def stylised(generator: torch.nn.Module, image: Array, precision: str, tiles: Export) -> Array:
     """x' of an image [H, W, 3], of the same size."""
     x = batches.scale(torch.from_numpy(image.copy())[None]).to(training.device())
     with training.autocast(precision):

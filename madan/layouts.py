@@ -177,7 +177,14 @@ def form(dataset: Dataset, split: str) -> Form:
 
 def item(dataset: Dataset, split: str, name: str) -> Item:
     """The pair of that name, whether or not it is there."""
-    return _item(dataset.root, form(dataset, split), name)
+    return _item(dataset.root, form(dataset, split), inside(name))
+
+
+def inside(name: str) -> str:
+    """The name of a pair as a file says it; Refusal where it would lead out of its folder."""
+    if name.startswith("/") or ".." in Path(name).parts:
+        raise Refusal(f"a list names {name!r}, which leads out of its folder: make the list anew.")
+    return name
 
 
 def items(dataset: Dataset, split: str) -> list[Item]:

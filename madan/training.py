@@ -10,7 +10,7 @@ import csv
 import fcntl
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -47,6 +47,7 @@ class Run(NamedTuple):
     state: Path
     key: str
     settings: Mapping[str, Any]
+    keep: Sequence[int] = ()  # steps whose weights are given out, too
     images: int | None = None  # that a step sees
     board: Path | None = None  # where TensorBoard's files lie
 
@@ -91,9 +92,12 @@ def begin(seed: int, threads: int) -> None:
     torch.manual_seed(seed)
 
 
-def fit(method: Method, run: Run, log: Path) -> None:
+def fit(
+    method: Method, run: Run, log: Path, after: Callable[[int], None] = lambda done: None
+) -> None:
     """Train to the last step, going on from a saved state; write the log as CSV.
 
+    `after` is called with the number of steps done, after each and before a state of it is saved.
     Refusal when another process trains this run, when the state is another run's, or when a
     figure or a saved weight is not finite. On TERM, INT and USR1 the state is saved before
     leaving. Of several processes the first writes the log.
@@ -117,6 +121,7 @@ def fit(method: Method, run: Run, log: Path) -> None:
                     board.figures(done, means)
                     window = []
                 meter.show(done, figures)
+                after(done)
                 if done < run.steps and (done % run.save_every == 0 or leave):
                     _save(method, run, done, lines, window)
                     board.samples(done, method)

@@ -66,9 +66,8 @@ def node(kind, name, wildcards):
     try:
         GRAPH.check(artefact)
     except Refusal as refusal:
-        sys.exit(
-            f"madan: {refusal}"
-        )  # As an exception it would drown in Snakemake's own lines.
+        # As an exception it would drown in Snakemake's own lines.
+        sys.exit(f"madan: {refusal}")
     return artefact
 
 
