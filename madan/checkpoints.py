@@ -47,6 +47,12 @@ def story(path: Path) -> dict[str, Any]:
         raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
 
 
+def holds(path: Path, name: str) -> bool:
+    """Whether a weights file has tensors of that network."""
+    with _opened(path) as file:
+        return any(key.startswith(f"{name}.") for key in file.keys())  # noqa: SIM118
+
+
 def load(path: Path, name: str, module: nn.Module) -> None:
     """Fill a module with the weights saved under `name`; Refusal when they do not fit it."""
     with _opened(path) as file:

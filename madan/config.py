@@ -76,12 +76,30 @@ def needs(params: Params, address: str) -> list[str]:
     kind, name = address.split("/")
     run = params.run(kind, name)
     if isinstance(run, Segmenter):
-        translated = [f"translators/{item.split('/')[0]}" for item in run.train_on if "/" in item]
+        names = [item.split("/")[0].partition("@")[0] for item in run.train_on if "/" in item]
+        translated = [f"translators/{name}" for name in names]
         return translated + ([run.start] if run.start else [])
     if isinstance(run, Translator):
-        segmenters = [*run.judges.values(), *([run.task.start] if run.task else [])]
+        started = [run.task.start] if run.task and run.task.start else []
+        segmenters = [*run.judges.values(), *started]
         return [f"translators/{s}" for s in run.start] + [f"segmenters/{s}" for s in segmenters]
     return [f"segmenters/{run.start}"]
+
+
+def translator(params: Params, key: str, word: str) -> Translator:
+    """The translator that a key names as `run`, or `run@step` for its generators of that step.
+
+    Refusal when there is none, or when it does not keep that step.
+    """
+    name, at, step = word.partition("@")
+    known(key, name, params.translators)
+    run = params.translators[name]
+    if at and step not in map(str, run.keep):
+        raise Refusal(
+            f"{key} names {word}, and translators.{name}.keep has no step {step}; "
+            f"{allowed(step, [str(each) for each in run.keep])}."
+        )
+    return run
 
 
 def _merge(base: Any, other: Any) -> Any:
@@ -261,10 +279,10 @@ def _check_export(params: Params) -> None:
 
 
 def _check_runs(params: Params) -> None:
-    targets = {translator.target for translator in params.translators.values()}
+    targets = {run.target for run in params.translators.values()}
     targets |= {adaptation.target for adaptation in params.adaptations.values()}
-    for name, translator in params.translators.items():
-        _check_translator(params, f"translators.{name}", translator)
+    for name, run in params.translators.items():
+        _check_translator(params, f"translators.{name}", run)
     for name, segmenter in params.segmenters.items():
         _check_segmenter(params, f"segmenters.{name}", segmenter, targets)
     for name, adaptation in params.adaptations.items():
@@ -277,10 +295,10 @@ def _check_runs(params: Params) -> None:
 
 def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]) -> None:
     for item in run.train_on:
-        translator, _, domain = item.rpartition("/")
-        if translator:
-            known(f"{key}.train_on", translator, params.translators)
-            known(f"{key}.train_on {item}", domain, params.translators[translator].sources)
+        run_name, _, domain = item.rpartition("/")
+        if run_name:
+            named = translator(params, f"{key}.train_on", run_name)
+            known(f"{key}.train_on {item}", domain, named.sources)
             continue
         known(f"{key}.train_on", item, params.domains)
         if not run.oracle and targets & set(params.members(item)):
@@ -341,8 +359,22 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
     for source, judge in run.judges.items():
         known(f"{key}.judges", source, run.sources)
         known(f"{key}.judges.{source}", judge, params.segmenters)
-    if run.task:
+    if run.task and run.task.start:
         known(f"{key}.task.start", run.task.start, params.segmenters)
+    elif run.task and not run.task.update_every:
+        raise Refusal(f"{key}.task has no start and never learns; give it one of the two.")
+    _check_kept(key, run, run.steps or params.training.translator.steps)
+
+
+def _check_kept(key: str, run: Translator, steps: int) -> None:
+    for step in run.keep:
+        if step >= steps:
+            raise Refusal(
+                f"{key}.keep names step {step} of {steps}; the last is given out as the run "
+                "itself, so name earlier ones."
+            )
+        if run.keep.count(step) > 1:
+            raise Refusal(f"{key}.keep names step {step} twice; name each once.")
 
 
 def _check_tables(params: Params) -> None:
@@ -364,11 +396,36 @@ def _check_tables(params: Params) -> None:
                 raise Refusal(f"tables.{name} has two rows called {row.row}; rename one.")
 
 
+def _check_figures(params: Params) -> None:
+    for name, figure in params.figures.items():
+        known(f"figures.{name}.table", figure.table, params.tables)
+        wanted = ["segmenters", "adaptations"]
+        if figure.shows in ("training", "discriminators"):
+            wanted.append("translators")
+        if figure.shows == "translation":
+            wanted = ["translators"]
+        if figure.shows == "translation" and not figure.runs:
+            raise Refusal(f"figures.{name} needs runs: name the translators that it shows.")
+        for address in figure.runs:
+            kind, run = address.split("/")
+            known(f"figures.{name}.runs", run, getattr(params, kind))
+            if kind not in wanted:
+                raise Refusal(
+                    f"figures.{name} shows {figure.shows}, which {address} does not have; name "
+                    f"runs of {' or '.join(wanted)}."
+                )
+
+
 def _check_row(params: Params, key: str, row: Row, table: Table) -> None:
     kind, run = row.run.split("/")
     known(key, run, getattr(params, kind))
     if kind == "translators":
-        raise Refusal(f"{key} names a translator; name a segmenter.")
+        task = params.translators[run].task
+        if task is None or not task.update_every:
+            raise Refusal(
+                f"{key} names a translator without a segmenter F_A that learns; give it "
+                "task: {update_every: 1}, or name a segmenter."
+            )
     if row.against:
         known(f"{key}: against", row.against, [other.row for other in table.rows])
     if row.published:
@@ -400,5 +457,6 @@ CHECKS = (
     _check_export,
     _check_runs,
     _check_tables,
+    _check_figures,
     _check_cycles,
 )

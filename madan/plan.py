@@ -146,8 +146,10 @@ def _alike(graph: Graph, artefact: Artefact) -> str:
         if isinstance(run, Translator):
             about |= run.model_dump(include={"shared", "semantic", "sad", "ccd"})
             about |= {"sources": len(run.sources), "task": run.task and run.task.update_every}
+            about |= {"kept": len(run.keep)}
     else:
-        about |= {"training": said, "networks": params.networks.model_dump()}
+        training = {key: value for key, value in said.items() if key != "step"}
+        about |= {"training": training, "networks": params.networks.model_dump()}
         if kind in ("scores", "predictions"):
             about["network"] = params.architecture(name.rpartition("/")[0])
     code = certificates.code_digest(graph.package, *MODULES[kind])
@@ -296,13 +298,14 @@ def _training_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
 
     method: Any
     if isinstance(run, Translator):
-        task = build(run.task.start) if run.task else None
+        own = params.network(f"translators/{artefact.name}") if run.task else None
+        task = segmentation.build(own) if own else None
         method = translation.Translator(
             run, params.training.translator, networks, {i: noise(i) for i in run.sources},
             noise(run.target), steps=steps, seed=seed, task=task,
             judges={i: build(judge) for i, judge in run.judges.items()},
         )  # fmt: skip
-        given = method.networks().values()
+        given = [*method.networks().values(), *list(method.generators.values()) * len(run.keep)]
     elif isinstance(run, Segmenter):
         net = build(artefact.name)
         sets = [noise(item) for item in run.train_on]

@@ -17,7 +17,8 @@ Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
-Precision = Literal["fp32", "bf16"]
+# auto: bf16 where the device has instructions for it; what it came to stands beside the result.
+Precision = Literal["fp32", "bf16", "auto"]
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
 ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
@@ -231,6 +232,7 @@ class Training(Model):
     translator: TranslatorTraining
     adaptation: AdaptationTraining
     threads: Count
+    compile: bool = Field(description="torch.compile of F and, when stylising, of G; other bits")
     save_every: Count = Field(description="steps between two saved states")
     log_every: Count = Field(description="steps averaged into one line of log.csv")
 
@@ -293,10 +295,14 @@ class Segmenter(Model):
 
 
 class Task(Model):
-    """F_A: the segmenter it starts from; updated every n-th step (0 = never)."""
+    """F_A: the segmenter it starts from, if not fresh; updated every n-th step (0 = never)."""
 
-    start: Name
+    start: Name | None = None
     update_every: int = Field(ge=0)
+    lr: Positive | None = Field(None, description="else training.translator.task_lr")
+    schedule: Literal["constant", "linear", "one-cycle"] = Field(
+        "constant", description="of its rate over the run's steps; linear falls as the generators'"
+    )
 
 
 class Translator(Model):
@@ -312,6 +318,7 @@ class Translator(Model):
     judges: dict[Name, Name] = {}
     task: Task | None = None
     steps: Count | None = None
+    keep: list[Count] = Field([], description="steps after which the generators are saved, too")
 
 
 class Adaptation(Model):
@@ -342,6 +349,18 @@ class Table(Model):
     rows: Annotated[list[Row], Field(min_length=1)]
 
 
+class Figure(Model):
+    """A picture: what it shows, and of which runs."""
+
+    shows: Literal[
+        "translation", "qualitative", "classes", "confusion", "heatmap", "training",
+        "discriminators", "features", "shares",
+    ]  # fmt: skip
+    runs: list[Address] = Field([], description="else the rows of its table")
+    table: Name = Field("miou", description="gives the target, and titles to runs")
+    images: Count = Field(5, description="scenes shown; of features: of each domain")
+
+
 class Params(Model):
     """The whole of params.yaml at one scale."""
 
@@ -359,6 +378,7 @@ class Params(Model):
     translators: dict[Name, Translator]
     adaptations: dict[Name, Adaptation]
     tables: dict[Name, Table]
+    figures: dict[Name, Figure] = Field({}, description="pictures: snakemake figures")
     paper: dict[str, Any] = Field(
         {}, description="what `scale: paper` says otherwise; null takes a domain or run away"
     )
@@ -381,7 +401,7 @@ class Params(Model):
         if isinstance(run, Segmenter):
             return run.network
         start = run.start if isinstance(run, Adaptation) else run.task and run.task.start
-        return self.architecture(f"segmenters/{start}")
+        return self.architecture(f"segmenters/{start}") if start else "fcn8s"
 
     def network(self, address: str) -> SegmenterNetwork | Drn26Network:
         """Sizes of the network that the segmenter of a run is."""

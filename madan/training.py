@@ -10,7 +10,7 @@ import csv
 import fcntl
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -47,6 +47,7 @@ class Run(NamedTuple):
     state: Path
     key: str
     settings: Mapping[str, Any]
+    keep: Sequence[int] = ()  # steps whose weights are given out, too
     images: int | None = None  # that a step sees
     board: Path | None = None  # where TensorBoard's files lie
 
@@ -56,9 +57,29 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def resolved(precision: str) -> str:
+    """The precision, fp32 or bf16, that this device gives: `auto` is bf16 where that is quicker.
+
+    A CPU without instructions for bf16 emulates it, many times slower than fp32.
+    """
+    if precision != "auto":
+        return precision
+    if device().type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
+
+
 def autocast(precision: str) -> torch.autocast:
-    """The context in which a forward pass has this precision, fp32 or bf16."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
+    """The context in which a forward pass has this precision: fp32, bf16 or auto."""
+    half = resolved(precision) == "bf16"
+    return torch.autocast(device().type, torch.bfloat16, enabled=half)
+
+
+def compiled(net: nn.Module, wanted: bool) -> nn.Module:
+    """The network, its forward pass compiled at the first call if that is wanted."""
+    if wanted:
+        net.compile(dynamic=False)
+    return net
 
 
 def begin(seed: int, threads: int) -> None:
@@ -71,9 +92,12 @@ def begin(seed: int, threads: int) -> None:
     torch.manual_seed(seed)
 
 
-def fit(method: Method, run: Run, log: Path) -> None:
+def fit(
+    method: Method, run: Run, log: Path, after: Callable[[int], None] = lambda done: None
+) -> None:
     """Train to the last step, going on from a saved state; write the log as CSV.
 
+    `after` is called with the number of steps done, after each and before a state of it is saved.
     Refusal when another process trains this run, when the state is another run's, or when a
     figure or a saved weight is not finite. On TERM, INT and USR1 the state is saved before
     leaving. Of several processes the first writes the log.
@@ -97,6 +121,7 @@ def fit(method: Method, run: Run, log: Path) -> None:
                     board.figures(done, means)
                     window = []
                 meter.show(done, figures)
+                after(done)
                 if done < run.steps and (done % run.save_every == 0 or leave):
                     _save(method, run, done, lines, window)
                     board.samples(done, method)

@@ -106,8 +106,18 @@ class Translator:
         every = self.run.task.update_every if self.run.task else 0
         if self.task is not None and every and step % every == 0:
             truth = torch.cat([drawn[i].truth() for i in self.sources])
+            training.set_rate(self.optimizers["FA"], self._task_rate(step))
             figures["task"] = self._update_task(self.task, made.adapted, truth)
         return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
+
+    def _task_rate(self, step: int) -> float:
+        """F_A's learning rate in a step, as its schedule says."""
+        assert self.run.task is not None
+        rate, schedule = self.run.task.lr or self.settings.task_lr, self.run.task.schedule
+        if schedule == "one-cycle":
+            return rate * training.one_cycle(step, self.steps)
+        decay_from = self.settings.decay_from if schedule == "linear" else 1.0
+        return rate * training.linear_decay(step, self.steps, decay_from)
 
     def _pairs(self, step: int) -> Pairs:
         """Ordered pairs (i, j) of two sources that SAD and CCD take: all, or so many drawn."""
@@ -236,8 +246,8 @@ class Translator:
         return {
             name: batches.draw(
                 pictures, self.seed, step, settings.batch, settings.crop, settings.flip,
-                labelled=labelled and name != "",
-            ).to(training.device())
+                labelled=labelled and name != "", device=training.device(),
+            )
             for name, pictures in {**self.sources, "": self.target}.items()
         }  # fmt: skip
 

@@ -193,7 +193,10 @@ def test_damaged_certificate_is_refused(tmp_path, text):
         (Artefact("prepared", "both/train/0"), "gta5, synthia, cityscapes"),
         (Artefact("prepared", "gta5/training/0"), "train, val, test"),
         (Artefact("prepared", "gta5/train/9"), "allowed: 0"),
-        (Artefact("scores", "translators/madan/cityscapes-val"), "segmenters, adaptations"),
+        (Artefact("scores", "translators/cyclegan-gta5/cityscapes-val"), "has no task"),
+        (Artefact("scores", "stylised/madan/cityscapes-val"), "segmenters, adaptations"),
+        (Artefact("stylised", "madan@2/gta5"), "madan@2.*translators.madan.keep.*allowed: none"),
+        (Artefact("figures", "madan@2"), "madan@2"),
         (Artefact("tables", "miuo"), "did you mean miou"),
         (Artefact("miniature", "kitti"), "gta5"),
     ],
@@ -201,6 +204,29 @@ def test_damaged_certificate_is_refused(tmp_path, text):
 def test_unknown_artefact_is_refused_with_what_is_allowed(graph, artefact, words):
     with pytest.raises(Refusal, match=words):
         graph.check(artefact)
+
+
+def test_a_kept_step_is_stylised_by_itself_and_made_by_its_translator(raw, graph):
+    raw["translators"]["madan"]["keep"] = [1, 2]
+    raw["segmenters"]["early"] = {"train_on": ["madan@1/gta5", "madan/synthia"]}
+    graph = Graph(config.resolve(raw))
+    early, late, end = (
+        Artefact("stylised", f"{run}/gta5") for run in ("madan@1", "madan@2", "madan")
+    )
+    assert len({graph.folder(each) for each in (early, late, end)}) == 3
+    assert len({graph.promise(each) for each in (early, late, end)}) == 3
+    assert graph.inputs(early) == graph.inputs(end)
+    assert early in graph.inputs(Artefact("segmenters", "early"))
+    for other in ("figures", "releases"):
+        name = "madan@1" if other == "figures" else "madan@1/gta5"
+        assert early in graph.ancestry([Artefact(other, name)]) or other == "releases"
+        graph.check(Artefact(other, name))
+
+
+def test_a_translator_with_a_task_segmenter_is_scored_as_a_segmenter_is(graph):
+    scored = Artefact("scores", "translators/joint/cityscapes-val")
+    graph.check(scored)
+    assert Artefact("translators", "joint") in graph.inputs(scored)
 
 
 # --- Code ------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ LEVELS = [
      "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
-    {"tables", "figures", "export", "plan"},
+    {"tables", "pages", "figures", "export", "plan", "prediction"},
     {"assembly"},
+    {"gallery"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

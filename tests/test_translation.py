@@ -373,3 +373,22 @@ def test_colour_matrix_learns_at_its_own_rate(build, params):
     rates = {group["lr"] for group in method.optimizers["G"].param_groups}
     lr = params.training.translator.lr
     assert rates == {lr, lr * params.training.translator.colour_lr}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1]),
+        ("linear", [1, 1, 2 / 6]),
+        ("one-cycle", [training.one_cycle(step, 10) for step in (0, 4, 8)]),
+    ],
+)
+def test_rate_of_the_task_segmenter_is_a_function_of_the_step(build, params, schedule, expected):
+    method = build(**dsc(schedule=schedule, lr=0.5), settings={"decay_from": 0.4})
+    rates = []
+    for step in (0, 4, 8):
+        method.update(step)
+        rates.append(method.optimizers["FA"].param_groups[0]["lr"] / 0.5)
+    assert rates == pytest.approx(expected)
+    task_lr = params.training.translator.task_lr
+    assert build(**dsc())._task_rate(3) == pytest.approx(task_lr)
