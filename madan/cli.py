@@ -263,7 +263,7 @@ def segment(
     run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
-    from madan import checkpoints, segmentation
+    from madan import checkpoints, segmentation, training
 
     graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
@@ -273,6 +273,7 @@ def segment(
         name = "FA" if settings.start.startswith("translators/") else "F"
         checkpoints.load(assembly.weights(graph, settings.start, seed), name, net)
     sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
+    training.compiled(net, params.training.compile)
     method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
     assembly.train(graph, artefact, method, job, method.modules)
 
