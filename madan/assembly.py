@@ -76,6 +76,12 @@ def _images(graph: Graph, artefact: Artefact) -> int:
     return training.translator.batch * (1 + len(graph.params.translators[artefact.name].sources))
 
 
+def _precision(graph: Graph, artefact: Artefact) -> str:
+    """What a run is trained in: of generators and in adaptation bf16 loses too much."""
+    segmenter = artefact.kind == "segmenters"
+    return graph.params.training.segmenter.precision if segmenter else "fp32"
+
+
 def train(
     graph: Graph, artefact: Artefact, method: Any, run: Any, modules: Any,
     check: Callable[[], None] = lambda: None, kept: Any = None,
@@ -93,6 +99,7 @@ def train(
         "code": graph.promise(artefact)[1],
         "modules": certificates.module_digests(graph.package, *MODULES[artefact.kind]),
         "processes": parallel.size(),
+        "precision": training.resolved(_precision(graph, artefact)),
     }
     if parallel.rank():  # Of several processes, the first publishes.
         training.fit(method, run, Path(os.devnull))
@@ -185,7 +192,7 @@ def generator(graph: Graph, run: str, source: str, seed: int) -> Any:
     address = graph.params.translator(run)
     name = "G" if address.startswith("released/") else f"G_{source}"
     checkpoints.load(weights(graph, address, seed), name, net)
-    return net.to(training.device())
+    return training.compiled(net.to(training.device()), graph.params.training.compile)
 
 
 def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, dict[str, Any]]:
@@ -209,30 +216,31 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "checkpoint": story.get("checkpoint", "last step"),
         "step": story["step"],
         "torch": story["torch"],
+        "precision": training.resolved(graph.params.training.segmenter.precision),
     }
     return segmenter(graph, run, seed), shown, protocol
 
 
 def segmenter(graph: Graph, address: str, seed: int) -> Any:
     """The trained segmenter F of the run `kind/name`; of a translator, its F_A."""
-    from madan import checkpoints, segmentation
+    from madan import checkpoints, segmentation, training
 
     net = segmentation.build(graph.params.network(address))
     name = "FA" if address.startswith("translators/") else "F"
     checkpoints.load(weights(graph, address, seed), name, net)
-    return net
+    return training.compiled(net, graph.params.training.compile)
 
 
 def untrained(graph: Graph, address: str, seed: int) -> Any:
     """F as a run that starts from no other begins: random, or from VGG-16 trained on ImageNet."""
-    from madan import checkpoints, segmentation
+    from madan import checkpoints, segmentation, training
 
     net = segmentation.build(graph.params.network(address))
     pretrained = config.pretrained(graph.params, address)
     if pretrained:
         # The score layers are F's own, and so is a head that VGG-16 has not.
         checkpoints.load(weights(graph, pretrained, seed), "VGG", net, but=("vgg_head", "score"))
-    return net
+    return training.compiled(net, graph.params.training.compile)
 
 
 def pictures(
