@@ -5,7 +5,7 @@ include: "workflow/rules/records.smk"
 
 wildcard_constraints:
     scale=GRAPH.params.scale,
-    kind="segmenters|adaptations|translators",
+    kind="segmenters|adaptations|translators|released",
     domain="[^/]+",
     run="[^/]+",
     source="[^/]+",
@@ -20,6 +20,12 @@ rule all:
     input:
         "results/miou.csv",
         "results/metrics.json",
+
+
+rule tables:
+    # All tables of params.yaml: the paper's, and miou.csv.
+    input:
+        [GRAPH.certificate(Artefact("tables", name)) for name in GRAPH.params.tables],
 
 
 rule kept:

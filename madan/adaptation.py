@@ -6,6 +6,7 @@ on adapted images, a frozen copy of which gives the source side.
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class Adda:
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         settings = self.settings
         shared = zip(self.sets, shares(settings.batch, len(self.sets)), strict=True)
-        crop = settings.crop, settings.flip
-        x = [batches.draw(pictures, self.seed, step, n, *crop).images for pictures, n in shared]
-        x_target = batches.draw(self.target, self.seed, step, settings.batch, *crop).images
-        return torch.cat(x).to(training.device()), x_target.to(training.device())
+        how: Any = {"crop": settings.crop, "flip": settings.flip, "device": training.device()}
+        x = [batches.draw(pictures, self.seed, step, n, **how).images for pictures, n in shared]
+        x_target = batches.draw(self.target, self.seed, step, settings.batch, **how).images
+        return torch.cat(x), x_target

@@ -76,6 +76,12 @@ def _images(graph: Graph, artefact: Artefact) -> int:
     return training.translator.batch * (1 + len(graph.params.translators[artefact.name].sources))
 
 
+def _precision(graph: Graph, artefact: Artefact) -> str:
+    """What a run is trained in: of generators and in adaptation bf16 loses too much."""
+    segmenter = artefact.kind == "segmenters"
+    return graph.params.training.segmenter.precision if segmenter else "fp32"
+
+
 def train(
     graph: Graph, artefact: Artefact, method: Any, run: Any, modules: Any,
     check: Callable[[], None] = lambda: None, kept: Any = None,
@@ -93,6 +99,7 @@ def train(
         "code": graph.promise(artefact)[1],
         "modules": certificates.module_digests(graph.package, *MODULES[artefact.kind]),
         "processes": parallel.size(),
+        "precision": training.resolved(_precision(graph, artefact)),
     }
     if parallel.rank():  # Of several processes, the first publishes.
         training.fit(method, run, Path(os.devnull))
@@ -106,6 +113,23 @@ def train(
             shutil.copy(_kept(run, step), out / f"weights-step{step}.safetensors")
     certificates.settle(graph.folder(artefact))
     training.forget(run)
+
+
+def scores(graph: Graph, table: str) -> list[Any]:
+    """The scores behind a table, as far as they are made."""
+    from madan import tables
+
+    rows = [row for row in graph.params.tables[table].rows for _ in graph.seeds(row.run)]
+    return [
+        tables.Score(
+            row.row,
+            row.setting,
+            graph.folder(score) / "score.json",
+            certificates.read(graph.certificate(score)),
+        )
+        for row, score in zip(rows, graph.scores(table), strict=True)
+        if graph.is_made(score)
+    ]
 
 
 def _kept(run: Any, step: int) -> Path:
@@ -135,10 +159,9 @@ def _keep(run: Any, done: int, modules: Any, story: dict[str, Any]) -> None:
 
 def weights(graph: Graph, address: str, seed: int) -> Path:
     """The weights file of the run `kind/name`, or of a step that it keeps, `kind/name@step`."""
-    kind, name = address.split("/")
-    run, at, step = name.partition("@")
+    address, at, step = address.partition("@")
     file = f"weights-step{step}.safetensors" if at else "weights.safetensors"
-    return graph.folder(Artefact(kind, run, seed)) / file
+    return graph.folder(graph.run(address, seed)) / file
 
 
 def model(graph: Graph, name: str) -> Path:
@@ -151,7 +174,7 @@ def model(graph: Graph, name: str) -> Path:
     rows = {row.row: row.run for table in graph.params.tables.values() for row in table.rows}
     runs = [
         f"{kind}/{run}"
-        for kind in ("segmenters", "adaptations")
+        for kind in ("segmenters", "adaptations", "released")
         for run in getattr(graph.params, kind)
     ]
     known("--model", name, [*rows, *runs])
@@ -166,8 +189,10 @@ def generator(graph: Graph, run: str, source: str, seed: int) -> Any:
     take_gpus()
     training.begin(seed, graph.params.training.threads)
     net = Generator(**graph.params.networks.generator.model_dump())
-    checkpoints.load(weights(graph, f"translators/{run}", seed), f"G_{source}", net)
-    return net.to(training.device())
+    address = graph.params.translator(run)
+    name = "G" if address.startswith("released/") else f"G_{source}"
+    checkpoints.load(weights(graph, address, seed), name, net)
+    return training.compiled(net.to(training.device()), graph.params.training.compile)
 
 
 def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, dict[str, Any]]:
@@ -188,21 +213,34 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "split": split,
         "images": len(shown),
         "resolution": " ".join(sizes),
-        "checkpoint": "last step",
+        "checkpoint": story.get("checkpoint", "last step"),
         "step": story["step"],
         "torch": story["torch"],
+        "precision": training.resolved(graph.params.training.segmenter.precision),
     }
     return segmenter(graph, run, seed), shown, protocol
 
 
 def segmenter(graph: Graph, address: str, seed: int) -> Any:
     """The trained segmenter F of the run `kind/name`; of a translator, its F_A."""
-    from madan import checkpoints, segmentation
+    from madan import checkpoints, segmentation, training
 
     net = segmentation.build(graph.params.network(address))
     name = "FA" if address.startswith("translators/") else "F"
     checkpoints.load(weights(graph, address, seed), name, net)
-    return net
+    return training.compiled(net, graph.params.training.compile)
+
+
+def untrained(graph: Graph, address: str, seed: int) -> Any:
+    """F as a run that starts from no other begins: random, or from VGG-16 trained on ImageNet."""
+    from madan import checkpoints, segmentation, training
+
+    net = segmentation.build(graph.params.network(address))
+    pretrained = config.pretrained(graph.params, address)
+    if pretrained:
+        # The score layers are F's own, and so is a head that VGG-16 has not.
+        checkpoints.load(weights(graph, pretrained, seed), "VGG", net, but=("vgg_head", "score"))
+    return training.compiled(net, graph.params.training.compile)
 
 
 def pictures(

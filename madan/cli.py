@@ -157,13 +157,15 @@ def translate(
     judges, task, weights = {}, None, None
     if settings.semantic != "none":
         judges = {
-            i: assembly.segmenter(graph, f"segmenters/{n}", seed)
-            for i, n in settings.judges.items()
+            i: assembly.segmenter(graph, params.judge(n), seed) for i, n in settings.judges.items()
         }
     if settings.task:
-        start = settings.task.start
-        fresh = segmentation.build(params.network(f"translators/{run}"))
-        task = assembly.segmenter(graph, f"segmenters/{start}", seed) if start else fresh
+        start = settings.task.start and f"segmenters/{settings.task.start}"
+        task = (
+            assembly.segmenter(graph, start, seed)
+            if start
+            else assembly.untrained(graph, f"translators/{run}", seed)
+        )
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
     method = Translator(
         settings,
@@ -263,15 +265,16 @@ def segment(
     run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
-    from madan import checkpoints, segmentation
+    from madan import segmentation
 
     graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
     job = assembly.training_run(graph, artefact, processes)
-    net = segmentation.build(params.network(f"segmenters/{run}"))
-    if settings.start:
-        name = "FA" if settings.start.startswith("translators/") else "F"
-        checkpoints.load(assembly.weights(graph, settings.start, seed), name, net)
+    net = (
+        assembly.segmenter(graph, settings.start, seed)
+        if settings.start
+        else assembly.untrained(graph, f"segmenters/{run}", seed)
+    )
     sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
     method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
     assembly.train(graph, artefact, method, job, method.modules)
@@ -315,29 +318,33 @@ def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> N
 
 
 @app.command()
-def table(name: str, planned: Planned = None) -> None:
-    """Collect the scores of a table of params.yaml: madan table miou"""
-    from madan import tables
+def table(
+    name: str,
+    partial: Annotated[
+        bool, typer.Option(help="Show what there is by now; nothing is written.")
+    ] = False,
+    planned: Planned = None,
+) -> None:
+    """Collect the scores of a table of params.yaml: madan table ablation --partial"""
+    from madan import pages, tables
 
+    if partial:
+        graph = Graph(config.load())
+        graph.check(Artefact("tables", name))
+        made = tables.lines(assembly.scores(graph, name))
+        print(pages.files(made, name, graph.params)["md"], end="")
+        return
     graph, artefact, _ = assembly.begin("tables", name, 0, planned)
-    rows = [row for row in graph.params.tables[name].rows for _ in graph.params.seeds]
-    found = [
-        tables.Score(
-            row.row,
-            row.setting,
-            graph.folder(score) / "score.json",
-            certificates.read(graph.certificate(score)),
-        )
-        for row, score in zip(rows, graph.scores(name), strict=True)
-    ]
-    made = tables.lines(found)
-    path = graph.table(name)
-    certificates.write_whole(path, made.to_csv(index=False))
+    found = assembly.scores(graph, name)
+    made, paths = tables.lines(found), graph.pages(name)
+    texts = pages.files(made, name, graph.params)
+    for key, path in paths.items():
+        certificates.write_whole(path, texts[key])
     if name == "miou":
         text = json.dumps(tables.metrics(found), indent=1) + "\n"
-        certificates.write_whole(path.with_name("metrics.json"), text)
+        certificates.write_whole(paths["csv"].with_name("metrics.json"), text)
     certificates.write_whole(
-        graph.certificate(artefact), graph.certify(artefact, path.parent, [path])
+        graph.certificate(artefact), graph.certify(artefact, paths["csv"].parent, paths.values())
     )
     print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
 
@@ -350,6 +357,38 @@ def figure(name: str, planned: Planned = None) -> None:
     graph, artefact, _ = assembly.begin("figures", name, 0, planned)
     with graph.publish(artefact) as out:
         figures.save(gallery.draw(graph, name), out / "figure.png")
+
+
+@app.command("import")
+def import_(
+    what: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    as_released: Annotated[
+        bool, typer.Option(help="Of a FILE: without skip heads, as the release's loader has it.")
+    ] = False,
+    planned: Planned = None,
+) -> None:
+    """Turn released weights into safetensors, accounting for every key: madan import judge.pth
+
+    NAME is one of `released` in params.yaml. A FILE, of full size, gets a .safetensors beside it.
+    """
+    from madan import released
+
+    if what not in config.load().released and Path(what).suffix:
+        networks, path = config.load(scale="paper").networks, Path(what)
+        out, report = path.with_suffix(".safetensors"), path.with_suffix(".json")
+        released.bring(what, None, networks, as_released, out, report)
+        return
+    graph, artefact, _ = assembly.begin("released", what, 0, planned)
+    entry = graph.params.released[what]
+    with graph.publish(artefact) as out:
+        released.bring(
+            entry.file,
+            entry.network,
+            graph.params.networks,
+            entry.as_released or as_released,
+            out / "weights.safetensors",
+            out / "report.json",
+        )
 
 
 @app.command()
@@ -384,17 +423,20 @@ def vouch(
 
 @app.command()
 def plan(
+    tables: Annotated[list[str] | None, typer.Argument(help="Else miou alone.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Jobs, or GPUs, that work at a time.")] = CORES,
     seconds: Annotated[float, typer.Option(help="How long each kind of job is tried.")] = 4,
 ) -> None:
-    """Say what the tables will take in time, memory and disk: madan plan --jobs 4
+    """Say what tables will take in time, memory and disk: madan plan ablation --jobs 4
 
     The first time every kind of job is tried for some seconds; then what it cost is remembered.
     """
     from madan import plan as ahead
 
-    graph = Graph(config.load())
-    ahead.show(graph, ahead.lines(graph, jobs, seconds), jobs)
+    graph, tables = Graph(config.load()), tables or ["miou"]
+    for name in tables:
+        graph.check(Artefact("tables", name))
+    ahead.show(graph, ahead.lines(graph, tables, jobs, seconds), jobs)
 
 
 @exports.command("stylised")

@@ -179,8 +179,8 @@ def _whole(graph: Graph, artefact: Artefact) -> bool:
 
 def _files(graph: Graph, artefact: Artefact) -> tuple[list[Path], Path]:
     if artefact.kind == "tables":
-        table = graph.table(artefact.name)
-        return [table] if table.exists() else [], table.parent
+        pages = graph.pages(artefact.name).values()
+        return [page for page in pages if page.exists()], graph.table(artefact.name).parent
     folder = graph.folder(artefact)
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return [path for path in found if path != folder / "digest"], folder
@@ -206,13 +206,18 @@ def _nameable(graph: Graph) -> Iterator[Artefact]:
                 for source in settings.sources:
                     yield Artefact("stylised", f"{shown}/{source}", seed)
                     yield Artefact("releases", f"{shown}/{source}", seed)
+        for run in params.released:
+            for name in params.domains:
+                yield Artefact("stylised", f"{run}/{name}", seed)
         scored = [
             f"translators/{run}" for run in params.translators if params.translators[run].task
         ]
-        for kind in ("segmenters", "adaptations"):
+        for kind in ("segmenters", "adaptations", "released"):
             for run in getattr(params, kind):
-                yield Artefact(kind, run, seed)
-                scored.append(f"{kind}/{run}")
+                address = f"{kind}/{run}"
+                if seed in graph.seeds(address):
+                    yield graph.run(address, seed)
+                    scored.append(address)
         for run in scored:
             for name in datasets:
                 for split in splits:

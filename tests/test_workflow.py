@@ -9,6 +9,8 @@ import pytest
 from conftest import PROJECT, ROWS, World, tiny
 from ruamel.yaml import YAML
 
+from madan import config
+
 RESULTS = "results/miniature"
 FROM_MADAN = {
     f"{RESULTS}/translators/madan/seed0",
@@ -241,3 +243,20 @@ def test_another_raw_file_is_verified_and_what_follows_from_it(done):
     assert not done.planned(f"{of_val}/digest", f"{of_train}/digest")
     image.with_name("b_leftImg8bit.png").touch()
     assert done.planned(f"{of_val}/digest", f"{of_train}/digest") == {of_val}
+
+
+def test_the_papers_tables_plan_every_run_once_at_full_size(world):
+    """Every run of the settings and no other, each once, for all tables together."""
+    raw = YAML(typ="safe").load(PROJECT / "params.yaml") | {"scale": "paper"}
+    world.write(raw)
+    for name in ("gta5", "synthia", "cityscapes", "bdd100k"):
+        (world.root / "data/raw" / name).mkdir(parents=True)
+    said = world.snakemake("-n", "tables")
+    outputs = [line.split()[1].rstrip(",") for line in said.splitlines() if "    output:" in line]
+    assert len(outputs) == len(set(outputs))
+    params = config.resolve(raw)
+    for kind in ("segmenters", "translators", "adaptations"):
+        planned = {o.split("/")[3] for o in outputs if o.startswith(f"results/paper/{kind}/")}
+        assert planned == set(getattr(params, kind))
+    tables = {f"results/tables/{name}.csv" for name in params.tables if name != "miou"}
+    assert tables <= set(outputs) and "results/miou.csv" in outputs

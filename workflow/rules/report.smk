@@ -72,6 +72,9 @@ rule table:
             category="Tables",
             labels={"name": "{run}"},
         ),
+        "results/tables/{run}.md",
+        "results/tables/{run}.tex",
+        "results/tables/differences/{run}.csv",
         "results/tables/{run}.digest",
     log:
         "logs/tables/{run}.log",
