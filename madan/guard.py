@@ -93,7 +93,7 @@ def kept(graph: Graph) -> list[Artefact]:
 
 
 def ready(graph: Graph) -> list[Artefact]:
-    """Tables and figures of params.yaml all of whose inputs are there, as they would be made now."""
+    """Tables and figures of params.yaml all of whose inputs are as they would be made now."""
     shown = [Artefact("tables", name) for name in graph.params.tables]
     shown += [Artefact("figures", name) for name in graph.params.figures]
     return [each for each in shown if all(sound(graph, behind) for behind in graph.inputs(each))]
