@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from released import Released
+from released_steps import Released
 from test_fcn8s import NARROW
 
 from madan.discriminators import PatchGAN
