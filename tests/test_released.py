@@ -97,11 +97,19 @@ def test_a_released_segmenter_gives_its_released_scores(bring, fcn8s, tmp_path, 
     assert told["checkpoint"] == "released.pth" and not told["as_released"]
 
 
-def test_as_released_is_without_the_skip_heads_and_says_so(bring, fcn8s, tmp_path):
+def test_as_released_is_without_the_skip_heads_and_says_so(bring, fcn8s, tmp_path, networks):
     weights, report = bring(fcn8s, as_released=True)
     skips = [key for key in weights if "score_pool" in key]
     skipped = [key.removeprefix("F.") for key in skips]
     assert len(skips) == 4 and not any(weights[key].any() for key in skips)
+    net = FCN8s(classes=19, **networks.segmenter.model_dump(exclude={"pretrained"})).eval()
+    checkpoints.load(tmp_path / "out.safetensors", "F", net)
+    expected = golden("fcn8s_outputs") | golden("fcn8s_as_released")
+    scores = net(expected["x"])
+    assert (scores.argmax(1) == expected["as_released_argmax"]).all()
+    assert (scores.argmax(1) != expected["argmax"]).any()
+    mean = expected["as_released_mean"]
+    assert (scores.mean((2, 3)) - mean).abs().max() < 1e-5 * mean.abs().max()
     right, _ = bring(fcn8s)
     assert all(right[key].any() for key in skips)
     assert all(torch.equal(right[key], weights[key]) for key in right if key not in skips)
