@@ -13,7 +13,7 @@ import plain
 import steps
 import torch
 import torchvision
-from pairs import Pair, Size, took
+from pairs import Pair, Size
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -35,7 +35,7 @@ IMAGES = 6
 
 
 def pairs(size: Size, scratch: Path) -> Iterator[Pair]:
-    """stylise, stylise-compiled, sample, loader, loader-torch, png-export and png-export-pillow."""
+    """stylise, stylise-compiled, sample, loader-torch, png-export and png-export-pillow."""
     if shutil.which("c++"):
         yield _stylise(size, scratch / "compiled", compiled=True)
     yield _stylise(size, scratch / "stylise", compiled=False)
@@ -102,7 +102,7 @@ class PlainSet(torchvision.datasets.VisionDataset):
 
 
 def _samples(size: Size, scratch: Path) -> Iterator[Pair]:
-    """One drawn sample; and a batch of four beside a DataLoader, and beside what a step takes."""
+    """One drawn sample; and a batch beside a DataLoader."""
     scratch.mkdir()
     dataset = data.draw(scratch / "raw", "gta5", 1, size.native, size.prepared)
     report = verify.verify("benchmark", dataset, "train")
@@ -138,19 +138,6 @@ def _samples(size: Size, scratch: Path) -> Iterator[Pair]:
     yield Pair(
         "loader-torch", f"{what}, {IMAGES // 2} at once, beside DataLoader",
         drawn_by_loader, lambda: ours(batch=len(batch[0])), lambda: 0.0, 0.0,
-    )  # fmt: skip
-    step = steps.sources(steps.paper(size.narrow), size.crop, ["one", "two"])
-    step.update(steps.LATE)
-    noise = step.target
-
-    def three_draws():
-        for _ in range(3):
-            batches.draw(noise, 0, 0, 1, (size.crop,) * 2, True, labelled=True)
-
-    took(three_draws)
-    yield Pair(
-        "loader", "images a multi-source step consumes, beside the step itself",
-        lambda: step.update(steps.LATE), three_draws, lambda: 0.0, 0.0,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator
 
 import torch.nn.functional as F
-from pairs import Pair, Size, apart
+from pairs import Pair, Row, Size, apart, row, took
 from plain import PlainFCN8s, PlainSources, adam
 
 from madan import batches, config, schema, segmentation, training, translation
@@ -110,3 +110,16 @@ def _segmenter(size: Size) -> Pair:
 
     what = f"FCN-8s forward, backward, Adam, {height}x{width}, batch 1, fp32"
     return Pair("segmenter-step", what, step, lambda: ours.update(0), check, 2e-3)
+
+
+def loader(size: Size, step: Row, rounds: int) -> Row:
+    """Images that a multi-source step consumes, drawn, beside the time of the step."""
+    noise = Noise("noise", size.prepared, size.prepared, 8)
+
+    def three() -> None:
+        for _ in range(3):
+            batches.draw(noise, 0, 0, 1, (size.crop,) * 2, True, labelled=True)
+
+    three()
+    times = [(step.ours_ms / 1000, took(three)) for _ in range(rounds)]
+    return row("loader", times, 0.0, "the three images of a multi-source step, beside that step")

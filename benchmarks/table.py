@@ -37,7 +37,9 @@ def rows(size: Size, rounds: int, seconds: float, only: Sequence[str]) -> Iterat
     with tempfile.TemporaryDirectory() as scratch:
         for pair in pairs(size, Path(scratch)):
             if not only or pair.name in only:
-                yield measured(pair, rounds, seconds)
+                yield (found := measured(pair, rounds, seconds))
+                if pair.name == "multi-source-step":
+                    yield steps.loader(size, found, rounds)
     for row in shares.rows(size, 3) if not only or "shares" in only else ():
         yield row
     for row in jobs.rows(3) if not only or "jobs" in only else ():
