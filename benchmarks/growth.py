@@ -1,11 +1,12 @@
 """How time and memory grow: of a step, with sources, picture and batch; of commands, with images.
 
-Writes results/growth.csv and docs/growth.png. Each line is measured in a process of its own, whose
+Writes results/growth.csv, docs/growth.png and the table in docs/performance.md. Each line is measured in a process of its own, whose
 largest memory it gives, on noise of the miniature's size with the miniature's networks.
 """
 
 import argparse
 import csv
+import datetime
 import json
 import resource
 import statistics
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from pairs import machine, took
+from pairs import document, machine, took
 
 from madan import config, datasets, labels, schema
 from madan.plan import Noise
@@ -205,7 +206,14 @@ def main() -> None:
         writer.writerow(["what", "by", "value", "seconds", "mib"])
         writer.writerows((*line[:3], f"{line[3]:.5g}", f"{line[4]:.0f}") for line in lines)
     plot(lines, Path("docs/growth.png"))
-    print(f"{time.perf_counter() - begun:.0f} s on {machine()['processor']}")
+    about = "; ".join(f"{key} {value}" for key, value in machine().items())
+    told = [f"| {w} | {by} | {v} | {s:.4g} | {mib:.0f} |" for w, by, v, s, mib in lines]
+    today = datetime.date.today().isoformat()
+    document("growth", [
+        f"{today}; {about}; {time.perf_counter() - begun:.0f} s in all.",
+        "", "![Time and memory over sources, batch, pixels and images](growth.png)",
+        "", "| what | by | | seconds | MiB |", "|---|---|--:|--:|--:|", *told,
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 LEAST = 2
+DOCUMENT = Path("docs/performance.md")
 
 
 class Pair(NamedTuple):
@@ -101,6 +102,14 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
     """Relative error |a - b| / |a| of two tensors, 0 where both are 0."""
     a, b = a.detach().double(), b.detach().double()
     return float((a - b).norm() / a.norm().clamp_min(1e-30))
+
+
+def document(mark: str, lines: list[str], path: Path = DOCUMENT) -> None:
+    """Put these lines between the marks of that name in docs/performance.md."""
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    path.write_text(before + "\n".join([begin, *lines, end]) + after, encoding="utf-8")
 
 
 def machine() -> dict[str, str]:

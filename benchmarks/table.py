@@ -18,10 +18,9 @@ import scoring
 import shares
 import steps
 import torch
-from pairs import FULL, Pair, Row, Size, machine, measured
+from pairs import DOCUMENT, FULL, Pair, Row, Size, document, machine, measured
 
-CSV, DOCUMENT = Path("results/benchmarks.csv"), Path("docs/performance.md")
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+CSV = Path("results/benchmarks.csv")
 
 
 def pairs(size: Size, scratch: Path) -> Iterator[Pair]:
@@ -59,7 +58,6 @@ def written(found: Sequence[Row], taken: float) -> None:
                 [row.name, *numbers, row.rounds, f"{row.error:.3g}", row.what, *about.values()]
             )
     lines = [
-        BEGIN,
         "; ".join(f"{key} {value}" for key, value in about.items()) + f"; {taken:.0f} s in all.",
         "",
         "| name | ratio | range | baseline, ms | ours, ms | rounds | error | what |",
@@ -69,9 +67,7 @@ def written(found: Sequence[Row], taken: float) -> None:
         numbers = f"{row.ratio:.2f} | {row.min:.2f}–{row.max:.2f} | {row.baseline_ms:.4g}"
         numbers += f" | {row.ours_ms:.4g} | {row.rounds} | {row.error:.2g}"
         lines.append(f"| {row.name} | {numbers} | {row.what} |")
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    DOCUMENT.write_text(before + "\n".join([*lines, END]) + after, encoding="utf-8")
+    document("measured", lines, DOCUMENT)
 
 
 def main() -> None:
