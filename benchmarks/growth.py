@@ -1,7 +1,8 @@
 """How time and memory grow: of a step, with sources, picture and batch; of commands, with images.
 
-Writes results/growth.csv, docs/growth.png and the table in docs/performance.md. Each line is measured in a process of its own, whose
-largest memory it gives, on noise of the miniature's size with the miniature's networks.
+Writes results/growth.csv, docs/growth.png and the table in docs/performance.md. Each
+line is measured in a process of its own, whose largest memory it gives, on noise of the
+miniature's size with the miniature's networks.
 """
 
 import argparse

@@ -40,7 +40,8 @@ def test_table_is_written_between_its_marks_and_as_csv(table, tmp_path, monkeypa
     from pairs import row
 
     document, out = tmp_path / "performance.md", tmp_path / "results/benchmarks.csv"
-    document.write_text(f"before\n\n<!-- measured: begin -->\nold\n<!-- measured: end -->\n\nafter\n")
+    marks = "<!-- measured: begin -->", "<!-- measured: end -->"
+    document.write_text("before\n\n{}\nold\n{}\n\nafter\n".format(*marks))
     monkeypatch.setattr(table, "DOCUMENT", document)
     monkeypatch.setattr(table, "CSV", out)
     table.written([row("quick", [(4, 2), (9, 3), (8, 2)], 0.25, "twice")], 1.0)
