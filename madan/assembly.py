@@ -130,12 +130,14 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
     return segmenter(graph, run, seed), shown, protocol
 
 
-def segmenter(graph: Graph, address: str, seed: int) -> Any:
-    """The trained segmenter F of the run `kind/name`."""
+def segmenter(graph: Graph, address: str | None, seed: int) -> Any:
+    """The segmenter of a run, or a translator's F_A; without an address one with fresh weights."""
     from madan import checkpoints, segmentation
 
     net = segmentation.build(graph.params.networks.segmenter)
-    checkpoints.load(weights(graph, address, seed), "F", net)
+    if address:
+        name = "FA" if address.startswith("translators/") else "F"
+        checkpoints.load(weights(graph, address, seed), name, net)
     return net
 
 

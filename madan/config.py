@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from madan import labels
 from madan.schema import (
+    Adaptation,
     Domain,
     Layout,
     Params,
@@ -70,13 +71,18 @@ def needs(params: Params, address: str) -> list[str]:
     """Addresses `kind/run` of the runs that a run starts from, learns from or is judged by."""
     kind, name = address.split("/")
     run = params.run(kind, name)
-    if isinstance(run, Segmenter):
+    if not isinstance(run, Translator):
         translated = [f"translators/{item.split('/')[0]}" for item in run.train_on if "/" in item]
-        return translated + ([run.start] if run.start else [])
-    if isinstance(run, Translator):
-        segmenters = [*run.judges.values(), *([run.task.start] if run.task else [])]
-        return [f"translators/{s}" for s in run.start] + [f"segmenters/{s}" for s in segmenters]
-    return [f"segmenters/{run.start}"]
+        return translated + started(run)
+    segmenters = [*run.judges.values(), *([run.task.start] if run.task else [])]
+    return [f"translators/{s}" for s in run.start] + [f"segmenters/{s}" for s in segmenters]
+
+
+def started(run: Segmenter | Adaptation) -> list[str]:
+    """Address of the run whose segmenter F goes on from; none where its weights are fresh."""
+    if run.start is None:
+        return []
+    return [run.start if "/" in run.start else f"segmenters/{run.start}"]
 
 
 def _merge(base: Any, other: Any) -> Any:
@@ -240,16 +246,32 @@ def _check_runs(params: Params) -> None:
     for name, translator in params.translators.items():
         _check_translator(params, f"translators.{name}", translator)
     for name, segmenter in params.segmenters.items():
-        _check_segmenter(params, f"segmenters.{name}", segmenter, targets)
+        _check_sets(params, f"segmenters.{name}", segmenter, targets)
     for name, adaptation in params.adaptations.items():
-        key = f"adaptations.{name}"
-        known(f"{key}.start", adaptation.start, params.segmenters)
-        if len(params.segmenters[adaptation.start].train_on) > params.training.adaptation.batch:
-            raise Refusal(f"{key} has more sets than training.adaptation.batch has images.")
-        _check_target(params, f"{key}.target", adaptation.target)
+        _check_adaptation(params, f"adaptations.{name}", adaptation, targets)
 
 
-def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]) -> None:
+def _check_adaptation(params: Params, key: str, run: Adaptation, targets: set[str]) -> None:
+    _check_target(params, f"{key}.target", run.target)
+    if run.method == "mdan" and (run.on or run.classwise is not None):
+        raise Refusal(
+            f"{key}: on and classwise are of adda and feat; mdan sees features as a whole."
+        )
+    if run.method != "adda":
+        if not run.train_on:
+            raise Refusal(f"{key}.train_on is missing: {run.method} learns from labelled sets.")
+        _check_sets(params, key, run, targets)
+        return
+    if run.train_on:
+        raise Refusal(f"{key}.train_on: adda has the sets of its start; drop the key.")
+    known(f"{key}.start", str(run.start), params.segmenters)
+    if len(params.sets(run)) > params.training.adaptation.batch:
+        raise Refusal(f"{key} has more sets than training.adaptation.batch has images.")
+
+
+def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: set[str]) -> None:
+    """What a run learns from and starts from, where it minimises L_task."""
+    oracle = isinstance(run, Segmenter) and run.oracle
     for item in run.train_on:
         translator, _, domain = item.rpartition("/")
         if translator:
@@ -257,15 +279,15 @@ def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]
             known(f"{key}.train_on {item}", domain, params.translators[translator].sources)
             continue
         known(f"{key}.train_on", item, params.domains)
-        if not run.oracle and targets & set(params.members(item)):
+        if not oracle and targets & set(params.members(item)):
             raise Refusal(
                 f"{key}.train_on names {item}, a target, whose labels only evaluation and the "
                 "oracle may read; say oracle: true if that is what this run is."
             )
     if len(run.train_on) > params.training.segmenter.batch:
         raise Refusal(f"{key}.train_on has more sets than training.segmenter.batch has images.")
-    if run.start:
-        kind, name = run.start.split("/")
+    for address in started(run):
+        kind, name = address.split("/")
         known(f"{key}.start", name, getattr(params, kind))
         if kind == "translators" and not params.translators[name].task:
             raise Refusal(f"{key}.start is {run.start}, which has no task segmenter to start from.")

@@ -146,6 +146,8 @@ def _alike(graph: Graph, artefact: Artefact) -> str:
         if isinstance(run, Translator):
             about |= run.model_dump(include={"shared", "semantic", "sad", "ccd"})
             about |= {"sources": len(run.sources), "task": run.task and run.task.update_every}
+        else:
+            about |= {"method": getattr(run, "method", "task"), "sets": len(params.sets(run))}
     else:
         about |= {"training": said, "networks": params.networks.model_dump()}
     code = certificates.code_digest(graph.package, *MODULES[kind])
@@ -304,12 +306,11 @@ def _training_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
         given = [net]
     else:
         net = segmentation.build(networks.segmenter)
-        sets = [noise(item) for item in params.segmenters[run.start].train_on]
-        # With its gate open, which is the dearer half.
-        settings = params.training.adaptation.model_copy(update={"gate": -1})
-        method = adaptation.Adda(
-            net, sets, noise(run.target), settings, networks.feature_discriminator, seed
-        )
+        sets = [noise(item) for item in params.sets(run)]
+        method = adaptation.build(params, run, net, sets, noise(run.target), steps, seed)
+        if isinstance(method, adaptation.Adda):
+            # With its gate open, which is the dearer half.
+            method.settings = method.settings.model_copy(update={"gate": -1})
         given = [net]
     weights = sum(4 * tensor.numel() for each in given for tensor in each.state_dict().values())
     places = [int(part * max(0, steps - 2)) for part in (1, 0.45, 0.1, 0.7, 0.3, 0.9)]

@@ -12,11 +12,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Address = Annotated[
     str, Field(pattern=r"^(segmenters|translators|adaptations)/[a-z0-9][a-z0-9-]*$")
 ]
+Start = Annotated[str, Field(pattern=r"^(translators/)?[a-z0-9][a-z0-9-]*$")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
+Level = Literal["scores", "features"]
 Precision = Literal["fp32", "bf16"]
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -125,6 +127,13 @@ class FeatureDiscriminatorNetwork(Model):
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
+class SourceDiscriminatorsNetwork(Model):
+    """MDAN's head: channels that features are reduced to, and its hidden layers."""
+
+    reduced: Count
+    hidden: Annotated[list[Count], Field(min_length=1)]
+
+
 class Networks(Model):
     """Sizes of the networks."""
 
@@ -132,6 +141,7 @@ class Networks(Model):
     generator: GeneratorNetwork
     discriminator: DiscriminatorNetwork
     feature_discriminator: FeatureDiscriminatorNetwork
+    source_discriminators: SourceDiscriminatorsNetwork
 
 
 class ClassWeights(Model):
@@ -196,7 +206,7 @@ class TranslatorTraining(Model):
 
 
 class AdaptationTraining(Model):
-    """Feature-level alignment (ADDA)."""
+    """Feature-level alignment; of these, feat has its D_F, `on`, `classwise` and weight."""
 
     lr: Positive
     lr_discriminator: Positive
@@ -205,10 +215,19 @@ class AdaptationTraining(Model):
     batch: Count
     crop: Size
     flip: bool
-    on: Literal["scores", "features"]
+    on: Level
+    classwise: bool = Field(description="D_F judges by class, weighed by F's probabilities")
     weight: Weight = Field(description="lambda_G of the adversarial term; 0 is the control")
     gate: Fraction = Field(description="F learns only while the discriminator is righter than this")
     window: Count = Field(description="iterations over which that accuracy is averaged")
+
+
+class MdanTraining(Model):
+    """MDAN: a source's loss is its L_task plus weight times the loss of its discriminator."""
+
+    weight: Weight = Field(description="mu; 0 is the control")
+    gamma: Positive | None = Field(description="of the soft maximum over sources; null: maximum")
+    clip: Positive = Field(description="largest norm of a step's gradients, of F and of the head")
 
 
 class Training(Model):
@@ -217,6 +236,7 @@ class Training(Model):
     segmenter: SegmenterTraining
     translator: TranslatorTraining
     adaptation: AdaptationTraining
+    mdan: MdanTraining
     threads: Count
     save_every: Count = Field(description="steps between two saved states")
     log_every: Count = Field(description="steps averaged into one line of log.csv")
@@ -293,12 +313,16 @@ class Translator(Model):
 
 
 class Adaptation(Model):
-    """A run of feature-level alignment."""
+    """A run of feature-level alignment: after L_task (adda) or along with it (feat, mdan)."""
 
-    method: Literal["adda"]
-    start: Name
+    method: Literal["adda", "feat", "mdan"]
+    start: Start | None = Field(None, description="a segmenter, or translators/RUN for its F_A")
+    train_on: list[str] = Field([], description="sets of feat and mdan; adda has its start's")
     target: Name
     steps: Count | None = None
+    weight: Weight | None = Field(None, description="else training.adaptation's or training.mdan's")
+    on: Level | None = Field(None, description="else training.adaptation's")
+    classwise: bool | None = Field(None, description="else training.adaptation's")
 
 
 class Row(Model):
@@ -345,6 +369,21 @@ class Params(Model):
         known("a command", domain, datasets)
         entry = self.domains[domain].model_dump(exclude={"union"})
         return Dataset(own=self.layouts.get(entry["layout"]), **entry)
+
+    def alignment(self, run: Adaptation) -> AdaptationTraining:
+        """training.adaptation as this run has it."""
+        own = run.model_dump(include={"weight", "on", "classwise"}, exclude_none=True)
+        return self.training.adaptation.model_copy(update=own)
+
+    def mdan(self, run: Adaptation) -> MdanTraining:
+        """training.mdan as this run has it."""
+        own = run.model_dump(include={"weight"}, exclude_none=True)
+        return self.training.mdan.model_copy(update=own)
+
+    def sets(self, run: Segmenter | Adaptation) -> list[str]:
+        """The labelled sets of a run; adda has those of its start."""
+        after = isinstance(run, Adaptation) and run.method == "adda"
+        return self.segmenters[str(run.start)].train_on if after else run.train_on
 
     def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
         """The run of that kind and name; Refusal when params.yaml has none."""

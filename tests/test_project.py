@@ -21,7 +21,7 @@ LEVELS = [
      "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress",
      "parallel", "states", "devices"},
     {"losses", "scores", "training"},
-    {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
+    {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
     {"tables", "figures", "export", "plan"},
     {"assembly"},
     {"cli"},
