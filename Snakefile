@@ -5,7 +5,7 @@ include: "workflow/rules/records.smk"
 
 wildcard_constraints:
     scale=GRAPH.params.scale,
-    kind="segmenters|adaptations",
+    kind="segmenters|adaptations|translators",
     domain="[^/]+",
     run="[^/]+",
     source="[^/]+",
@@ -19,10 +19,22 @@ rule all:
         "results/metrics.json",
 
 
+rule tables:
+    # All tables of params.yaml: the paper's, and miou.csv.
+    input:
+        [GRAPH.certificate(Artefact("tables", name)) for name in GRAPH.params.tables],
+
+
 rule kept:
     # Tables and figures that were made by name, as params.yaml has them now.
     input:
         [GRAPH.certificate(artefact) for artefact in guard.kept(GRAPH)],
+
+
+rule figures:
+    # All of params.yaml's.
+    input:
+        [GRAPH.certificate(Artefact("figures", name)) for name in GRAPH.params.figures],
 
 
 include: "workflow/rules/data.smk"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from madan import batches, labels, losses, parallel, training
 from madan.datasets import Pictures
 from madan.discriminators import FeatureDiscriminator
-from madan.fcn8s import FCN8s
+from madan.drn26 import Net
 from madan.mdan import Mdan
 from madan.schema import (
     Adaptation,
@@ -61,7 +61,7 @@ class Adda:
 
     def __init__(
         self,
-        net: FCN8s,
+        net: Net,
         sets: Sequence[Pictures],
         target: Pictures,
         settings: AdaptationTraining,
@@ -109,7 +109,7 @@ class Adda:
                 "lower the gate, or raise steps or lr_discriminator."
             )
 
-    def _view(self, net: FCN8s, x: Tensor) -> View:
+    def _view(self, net: Net, x: Tensor) -> View:
         return view(*net.forward_features(batches.imagenet(x)), self.settings)
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,7 @@ class Feat:
 
 
 def build(
-    params: Params, run: Adaptation, net: FCN8s, sets: Sequence[Pictures], target: Pictures,
+    params: Params, run: Adaptation, net: Net, sets: Sequence[Pictures], target: Pictures,
     steps: int, seed: int,
 ) -> Adda | Feat | Mdan:  # fmt: skip
     """The method of a run; the sets carry labels except for adda, which needs none."""
@@ -187,7 +187,7 @@ def build(
 
 
 def discriminator(
-    net: FCN8s, settings: AdaptationTraining, network: FeatureDiscriminatorNetwork
+    net: Net, settings: AdaptationTraining, network: FeatureDiscriminatorNetwork
 ) -> FeatureDiscriminator:
     """D_F with fresh weights for what it is shown of F, on the device of this process."""
     count = len(labels.CLASSES)

@@ -1,14 +1,15 @@
 """What commands share: an artefact is begun, its parts put together, trained and published."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from madan import certificates, config
-from madan.graph import Artefact, Graph
-from madan.schema import Refusal
+from madan.graph import MODULES, Artefact, Graph
+from madan.schema import Refusal, known, started
 
 
 def begin(
@@ -49,50 +50,129 @@ def training_run(graph: Graph, artefact: Artefact, processes: int | None) -> Any
     take_gpus(graph.processes(artefact) if processes is None else processes)
     settings = graph.params.training
     training.begin(artefact.seed, settings.threads)
+    place = Path(graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}")
     return training.Run(
         title=f"{artefact.kind}/{artefact.name} seed {artefact.seed}",
         seed=artefact.seed,
         steps=graph.steps(artefact),
         save_every=settings.save_every,
         log_every=settings.log_every,
-        state=Path(
-            "state", graph.params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}"
-        ),
+        state="state" / place,
         key=graph.planned(artefact),
         settings=graph.settings(artefact),
+        keep=getattr(graph.params.run(artefact.kind, artefact.name), "keep", ()),
+        images=_images(graph, artefact),
+        board="logs/tensorboard" / place,
     )
+
+
+def _images(graph: Graph, artefact: Artefact) -> int:
+    """Images that a step of a training run sees, those of the target included."""
+    training = graph.params.training
+    if artefact.kind == "segmenters":
+        return training.segmenter.batch
+    if artefact.kind == "adaptations":
+        return 2 * training.adaptation.batch
+    return training.translator.batch * (1 + len(graph.params.translators[artefact.name].sources))
 
 
 def train(
     graph: Graph, artefact: Artefact, method: Any, run: Any, modules: Any,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = lambda: None, kept: Any = None,
 ) -> None:  # fmt: skip
-    """Train, publish weights and log, and drop the state that was kept meanwhile."""
+    """Train, publish weights and log, and drop the state that was kept meanwhile.
+
+    After the steps of `run.keep` the modules `kept` are saved, too.
+    """
     from madan import checkpoints, parallel, training
 
+    story = {
+        "settings": run.settings,
+        "seed": run.seed,
+        "step": run.steps,
+        "code": graph.promise(artefact)[1],
+        "modules": certificates.module_digests(graph.package, *MODULES[artefact.kind]),
+        "processes": parallel.size(),
+    }
     if parallel.rank():  # Of several processes, the first publishes.
         training.fit(method, run, Path(os.devnull))
         return
     # Whoever asks it to leave after the last step has it finish instead of losing steps.
     with training.signals(), graph.publish(artefact) as out:
-        training.fit(method, run, out / "log.csv")
+        training.fit(method, run, out / "log.csv", lambda done: _keep(run, done, kept, story))
         check()
-        story = {
-            "settings": run.settings,
-            "seed": run.seed,
-            "step": run.steps,
-            "code": graph.promise(artefact)[1],
-            "processes": parallel.size(),
-        }
         checkpoints.save(out / "weights.safetensors", modules, story)
+        for step in run.keep:
+            shutil.copy(_kept(run, step), out / f"weights-step{step}.safetensors")
     certificates.settle(graph.folder(artefact))
     training.forget(run)
 
 
+def scores(graph: Graph, table: str) -> list[Any]:
+    """The scores behind a table, as far as they are made."""
+    from madan import tables
+
+    rows = [row for row in graph.params.tables[table].rows for _ in graph.params.seeds]
+    return [
+        tables.Score(
+            row.row,
+            row.setting,
+            graph.folder(score) / "score.json",
+            certificates.read(graph.certificate(score)),
+        )
+        for row, score in zip(rows, graph.scores(table), strict=True)
+        if graph.is_made(score)
+    ]
+
+
+def _kept(run: Any, step: int) -> Path:
+    """Where a run that is not done keeps the weights of a step, beside its states."""
+    return Path(run.state, f"{run.key}-step{step}.safetensors")
+
+
+def _keep(run: Any, done: int, modules: Any, story: dict[str, Any]) -> None:
+    """Save modules after a step that the run keeps, before any state of that step or a later one.
+
+    Refusal when the weights of a step before are gone, since a resumed run cannot make them.
+    """
+    from madan import checkpoints, states
+
+    gone = [step for step in run.keep if step < done and not _kept(run, step).exists()]
+    if gone:
+        raise Refusal(
+            f"{_kept(run, gone[0])} is gone, the weights that {run.title} was to keep of step "
+            f"{gone[0]}: delete {run.state} to train from the start."
+        )
+    if done in run.keep:
+        fresh = Path(run.state, "weights.new")
+        checkpoints.save(fresh, modules, story | {"step": done})
+        states.flush(fresh)
+        fresh.replace(_kept(run, done))
+
+
 def weights(graph: Graph, address: str, seed: int) -> Path:
-    """The weights file of the run `kind/name`."""
+    """The weights file of the run `kind/name`, or of a step that it keeps, `kind/name@step`."""
     kind, name = address.split("/")
-    return graph.folder(Artefact(kind, name, seed)) / "weights.safetensors"
+    run, at, step = name.partition("@")
+    file = f"weights-step{step}.safetensors" if at else "weights.safetensors"
+    return graph.folder(Artefact(kind, run, seed)) / file
+
+
+def model(graph: Graph, name: str) -> Path:
+    """The weights that a row of a table, a run or a file names; of several seeds the first's.
+
+    Refusal when it is none of these, or not there yet.
+    """
+    if name.endswith(".safetensors"):
+        return Path(name)
+    rows = {row.row: row.run for table in graph.params.tables.values() for row in table.rows}
+    runs = [
+        f"{kind}/{run}"
+        for kind in ("segmenters", "adaptations")
+        for run in getattr(graph.params, kind)
+    ]
+    known("--model", name, [*rows, *runs])
+    return weights(graph, rows.get(name, name), graph.params.seeds[0])
 
 
 def generator(graph: Graph, run: str, source: str, seed: int) -> Any:
@@ -116,6 +196,7 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
     target, _, split = on.rpartition("-")
     shown = pictures(graph, target, split=split, labelled=True)
     sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
+    story = checkpoints.story(weights(graph, run, seed))
     protocol = {
         "scale": graph.params.scale,
         "run": run,
@@ -125,19 +206,31 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "images": len(shown),
         "resolution": " ".join(sizes),
         "checkpoint": "last step",
-        "step": checkpoints.story(weights(graph, run, seed))["step"],
+        "step": story["step"],
+        "torch": story["torch"],
     }
     return segmenter(graph, run, seed), shown, protocol
 
 
-def segmenter(graph: Graph, address: str | None, seed: int) -> Any:
-    """The segmenter of a run, or a translator's F_A; without an address one with fresh weights."""
+def start(graph: Graph, address: str, seed: int) -> Any:
+    """The segmenter with which a run begins: that of the run it goes on from, or a fresh one."""
+    from madan import segmentation
+
+    kind, name = address.split("/")
+    params = graph.params
+    found = started(params.segmenters[name] if kind == "segmenters" else params.adaptations[name])
+    if found:
+        return segmenter(graph, found[0], seed)
+    return segmentation.build(params.network(address))
+
+
+def segmenter(graph: Graph, address: str, seed: int) -> Any:
+    """The trained segmenter F of the run `kind/name`; of a translator, its F_A."""
     from madan import checkpoints, segmentation
 
-    net = segmentation.build(graph.params.networks.segmenter)
-    if address:
-        name = "FA" if address.startswith("translators/") else "F"
-        checkpoints.load(weights(graph, address, seed), name, net)
+    net = segmentation.build(graph.params.network(address))
+    name = "FA" if address.startswith("translators/") else "F"
+    checkpoints.load(weights(graph, address, seed), name, net)
     return net
 
 

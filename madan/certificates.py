@@ -135,6 +135,12 @@ def code_digest(package: Path, *modules: str) -> str:
     return digest([_syntax(package / f"{name}.py") for name in sorted(_closure(package, modules))])
 
 
+def module_digests(package: Path, *modules: str) -> dict[str, str]:
+    """Of modules and all they import, by name: the digest of each one's syntax alone."""
+    names = sorted(_closure(package, modules))
+    return {name: digest(_syntax(package / f"{name}.py")) for name in names}
+
+
 def _closure(package: Path, modules: Iterable[str]) -> set[str]:
     found: set[str] = set()
     waiting = list(modules)
@@ -146,6 +152,7 @@ def _closure(package: Path, modules: Iterable[str]) -> set[str]:
     return found
 
 
+@functools.cache
 def _imports(path: Path) -> list[str]:
     """Names of the package's modules that a module imports."""
     names = []
@@ -159,6 +166,7 @@ def _imports(path: Path) -> list[str]:
     return [name for name in names if (path.parent / f"{name}.py").exists()]
 
 
+@functools.cache
 def _syntax(path: Path) -> str:
     tree = _tree(path)
     for node in ast.walk(tree):

@@ -14,6 +14,14 @@ from madan import __version__
 from madan.schema import Refusal
 
 KEY = "madan"
+# First and last weights, by which a network is known whatever its width.
+MARKS = {
+    "fcn8s": ("vgg.0.weight", "vgg_head.0.weight"),
+    "drn26": ("conv1.weight", "layer8.0.conv1.weight"),
+    "generator": ("model.1.weight", "model.4.weight"),
+    "PatchGAN": ("model.0.weight", "model.2.weight"),
+    "vgg16": ("features.0.weight", "features.28.weight"),
+}
 
 
 def save(path: Path, modules: Mapping[str, nn.Module], story: Mapping[str, Any]) -> None:
@@ -39,6 +47,12 @@ def story(path: Path) -> dict[str, Any]:
         raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
 
 
+def holds(path: Path, name: str) -> bool:
+    """Whether a weights file has tensors of that network."""
+    with _opened(path) as file:
+        return any(key.startswith(f"{name}.") for key in file.keys())  # noqa: SIM118
+
+
 def load(path: Path, name: str, module: nn.Module) -> None:
     """Fill a module with the weights saved under `name`; Refusal when they do not fit it."""
     with _opened(path) as file:
@@ -55,9 +69,25 @@ def load(path: Path, name: str, module: nn.Module) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise Refusal(
-            f"{path}: weights of {name} do not fit the network of params.yaml ({reason}); "
-            "make networks the same as when they were trained, or train them again."
+            f"{path}: weights of {name} do not fit the network of params.yaml ({reason}); there it "
+            f"is {describe(module.state_dict())}, here {describe(tensors)}: make networks the same "
+            "as when they were trained, or train them again."
         ) from None
+
+
+def architecture(tensors: Mapping[str, Tensor]) -> str:
+    """Which network weights are of: one of `MARKS`, or another network."""
+    if any(".conv_block." in key for key in tensors):
+        return "generator"
+    found = [kind for kind, (first, last) in MARKS.items() if first in tensors and last in tensors]
+    return (*found, "another network")[0]
+
+
+def describe(tensors: Mapping[str, Tensor]) -> str:
+    """Architecture and first width of weights, such as: fcn8s (64 channels at first)."""
+    kind = architecture(tensors)
+    first = tensors.get(MARKS[kind][0]) if kind in MARKS else None
+    return kind if first is None else f"{kind} ({len(first)} channels at first)"
 
 
 def _opened(path: Path) -> safe_open:

@@ -31,7 +31,6 @@ exports = typer.Typer(
 )
 app.add_typer(exports, name="export")
 
-COLUMNS = 6  # of pictures in a figure
 CORES = len(os.sched_getaffinity(0))
 Seed = Annotated[int | None, typer.Option(help="One of params.yaml's seeds; else its first.")]
 Processes = Annotated[
@@ -67,10 +66,12 @@ def miniature(domain: str, planned: Planned = None) -> None:
     drawn = graph.params.miniature
     layout = graph.params.dataset(domain).layout
     images = {str(split): count for split, count in drawn.images[domain].items()}
-    # Domains that share a layout show other scenes.
-    seed = drawn.seed if domain == layout else drawn.seed + zlib.crc32(domain.encode())
+    look = drawn.looks.get(domain)
+    # Domains that share a layout show other scenes, or the same ones in another look.
+    same = look or domain == layout
+    seed = drawn.seed if same else drawn.seed + zlib.crc32(domain.encode())
     with graph.publish(artefact) as out:
-        native.write(layout, out, images=images, size=drawn.size, seed=seed)
+        native.write(layout, out, images=images, size=drawn.size, seed=seed, look=look)
 
 
 @app.command()
@@ -160,7 +161,9 @@ def translate(
             for i, n in settings.judges.items()
         }
     if settings.task:
-        task = assembly.segmenter(graph, f"segmenters/{settings.task.start}", seed)
+        start = settings.task.start
+        fresh = segmentation.build(params.network(f"translators/{run}"))
+        task = assembly.segmenter(graph, f"segmenters/{start}", seed) if start else fresh
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
     method = Translator(
         settings,
@@ -178,19 +181,81 @@ def translate(
         (params.translators[name], assembly.weights(graph, f"translators/{name}", seed))
         for name in settings.start
     )
-    assembly.train(graph, artefact, method, job, method.networks())
+    assembly.train(graph, artefact, method, job, method.networks(), kept=method.generators)
 
 
 @app.command()
-def stylise(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
-    """Send all images of a source through its generator: madan stylise madan gta5"""
+def stylise(
+    run: str,
+    source: str,
+    seed: Seed = None,
+    planned: Planned = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Photos of your own, or folders of them, instead.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where those go.")] = Path("stylised"),
+) -> None:
+    """Send all images of a source through its generator: madan stylise madan gta5
+
+    RUN@STEP is the generator of a step that the run keeps: madan stylise madan@100 gta5
+    Or photos of your own, in their size: madan stylise madan gta5 --images holiday --out stylised
+    """
     from madan import stylisation
 
+    if images:
+        return _stylise_photos(run, source, seed, images, out)
     graph, artefact, seed = assembly.begin("stylised", f"{run}/{source}", seed, planned)
     generator = assembly.generator(graph, run, source, seed)
     with graph.publish(artefact) as out:
         precision = graph.params.training.translator.stylise_precision
         stylisation.stylise(generator, assembly.pictures(graph, source), out, precision)
+
+
+def _stylise_photos(run: str, source: str, seed: int | None, images: list[Path], out: Path) -> None:
+    from madan import prediction
+
+    graph = Graph(config.load())
+    artefact = Artefact(
+        "stylised", f"{run}/{source}", graph.params.seeds[0] if seed is None else seed
+    )
+    graph.check(artefact)
+    found = prediction.photos(images)
+    generator = assembly.generator(graph, run, source, artefact.seed)
+    precision = graph.params.training.translator.stylise_precision
+    prediction.stylise(generator, found, out, graph.params.export, precision)
+    print(f"written: {len(found)} images in {out}")
+
+
+@app.command()
+def predict(
+    photos: list[Path],
+    model: Annotated[
+        str,
+        typer.Option(help="A row of a table, a run such as segmenters/oracle, or a weights file."),
+    ],
+    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("predictions"),
+    height: Annotated[
+        int | None,
+        typer.Option(min=0, help="Height at which F sees photos: as trained; 0 is their own."),
+    ] = None,
+) -> None:
+    """Label photos of your own: madan predict holiday/ street.jpg --model madan
+
+    Writes overlays, Cityscapes label ids in each photo's size, and a mosaic of the first ones.
+    """
+    from madan import prediction, training
+
+    graph = Graph(config.load())
+    params, found = graph.params, prediction.photos(photos)
+    weights = assembly.model(graph, model)
+    assembly.take_gpus()
+    training.begin(0, params.training.threads)
+    net = prediction.segmenter(weights)
+    if height is None:
+        height = params.dataset(params.tables["miou"].target).size[0]
+    precision = params.training.segmenter.precision
+    prediction.predict(net, found, out, height, params.export, precision)
+    print(f"written: labelIds, overlay and mosaic.png of {len(found)} photos in {out}")
 
 
 @app.command()
@@ -203,7 +268,7 @@ def segment(
     graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
     job = assembly.training_run(graph, artefact, processes)
-    net = assembly.segmenter(graph, settings.start, seed)
+    net = assembly.start(graph, f"segmenters/{run}", seed)
     sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
     method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
     assembly.train(graph, artefact, method, job, method.modules)
@@ -219,7 +284,7 @@ def adapt(
     graph, artefact, seed = assembly.begin("adaptations", run, seed, planned)
     params, settings = graph.params, graph.params.adaptations[run]
     job = assembly.training_run(graph, artefact, processes)
-    net = assembly.segmenter(graph, next(iter(config.started(settings)), None), seed)
+    net = assembly.start(graph, f"adaptations/{run}", seed)
     labelled = settings.method != "adda"
     sets = [assembly.pictures(graph, i, seed, labelled=labelled) for i in params.sets(settings)]
     target = assembly.pictures(graph, settings.target)
@@ -242,53 +307,45 @@ def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> N
 
 
 @app.command()
-def table(name: str, planned: Planned = None) -> None:
-    """Collect the scores of a table of params.yaml: madan table miou"""
-    from madan import tables
+def table(
+    name: str,
+    partial: Annotated[
+        bool, typer.Option(help="Show what there is by now; nothing is written.")
+    ] = False,
+    planned: Planned = None,
+) -> None:
+    """Collect the scores of a table of params.yaml: madan table ablation --partial"""
+    from madan import pages, tables
 
+    if partial:
+        graph = Graph(config.load())
+        graph.check(Artefact("tables", name))
+        made = tables.lines(assembly.scores(graph, name))
+        print(pages.files(made, name, graph.params)["md"], end="")
+        return
     graph, artefact, _ = assembly.begin("tables", name, 0, planned)
-    rows = [row for row in graph.params.tables[name].rows for _ in graph.params.seeds]
-    found = [
-        tables.Score(
-            row.row,
-            row.setting,
-            graph.folder(score) / "score.json",
-            certificates.read(graph.certificate(score)),
-        )
-        for row, score in zip(rows, graph.scores(name), strict=True)
-    ]
-    made = tables.lines(found)
-    path = graph.table(name)
-    certificates.write_whole(path, made.to_csv(index=False))
+    found = assembly.scores(graph, name)
+    made, paths = tables.lines(found), graph.pages(name)
+    texts = pages.files(made, name, graph.params)
+    for key, path in paths.items():
+        certificates.write_whole(path, texts[key])
     if name == "miou":
         text = json.dumps(tables.metrics(found), indent=1) + "\n"
-        certificates.write_whole(path.with_name("metrics.json"), text)
+        certificates.write_whole(paths["csv"].with_name("metrics.json"), text)
     certificates.write_whole(
-        graph.certificate(artefact), graph.certify(artefact, path.parent, [path])
+        graph.certificate(artefact), graph.certify(artefact, paths["csv"].parent, paths.values())
     )
     print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
 
 
 @app.command()
-def figure(run: str, seed: Seed = None, planned: Planned = None) -> None:
-    """Show what a translator did to its sources: madan figure madan"""
-    from madan import figures
+def figure(name: str, planned: Planned = None) -> None:
+    """Draw a figure of params.yaml: madan figure translation"""
+    from madan import figures, gallery
 
-    graph, artefact, seed = assembly.begin("figures", run, seed, planned)
-    settings = graph.params.translators[run]
-    rows = {}
-    for source in settings.sources:
-        before = assembly.pictures(graph, source, labelled=True)
-        after = assembly.pictures(graph, f"{run}/{source}", seed)
-        shown = range(min(COLUMNS, len(before)))
-        rows[source] = [before.image(k) for k in shown]
-        rows[f"{source}, stylised"] = [after.image(k) for k in shown]
-        rows[f"{source}, labels"] = [before.label(k) for k in shown]
-    target = assembly.pictures(graph, settings.target)
-    shown = range(min(COLUMNS, len(target)))
-    rows[f"{settings.target} (target)"] = [target.image(k) for k in shown]
+    graph, artefact, _ = assembly.begin("figures", name, 0, planned)
     with graph.publish(artefact) as out:
-        figures.translation(rows, out / "translation.png")
+        figures.save(gallery.draw(graph, name), out / "figure.png")
 
 
 @app.command()
@@ -343,7 +400,7 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
     from madan import verify as door
 
     graph, artefact, seed = assembly.begin("releases", f"{run}/{source}", seed, planned)
-    params, translator = graph.params, graph.params.translators[run]
+    params, translator = graph.params, config.translator(graph.params, "the command line", run)
     settings, code = graph.promise(artefact)
     story = {
         "run": run,

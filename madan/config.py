@@ -11,18 +11,23 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from madan import labels
+from madan import labels, published
 from madan.schema import (
     Adaptation,
     Domain,
     Layout,
     Params,
     Refusal,
+    Row,
     Segmenter,
+    Table,
     Translator,
     allowed,
     known,
+    started,
 )
+
+RUNS = ("segmenters", "translators", "adaptations")
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -49,8 +54,9 @@ def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     """Settings from the mapping in params.yaml, typed and cross-checked, or Refusal."""
     if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
         raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
+        raw = {**raw, **{key: _present(raw[key]) for key in ("domains", *RUNS) if key in raw}}
     try:
-        params = Params.model_validate(raw)
+        params = _of_its_scale(Params.model_validate(raw))
     except ValidationError as error:
         raise Refusal(" ".join(f"{origin}: {_sentence(error)}".split())) from None
     try:
@@ -71,18 +77,28 @@ def needs(params: Params, address: str) -> list[str]:
     """Addresses `kind/run` of the runs that a run starts from, learns from or is judged by."""
     kind, name = address.split("/")
     run = params.run(kind, name)
-    if not isinstance(run, Translator):
-        translated = [f"translators/{item.split('/')[0]}" for item in run.train_on if "/" in item]
-        return translated + started(run)
-    segmenters = [*run.judges.values(), *([run.task.start] if run.task else [])]
-    return [f"translators/{s}" for s in run.start] + [f"segmenters/{s}" for s in segmenters]
+    if isinstance(run, Translator):
+        task = [run.task.start] if run.task and run.task.start else []
+        segmenters = [*run.judges.values(), *task]
+        return [f"translators/{s}" for s in run.start] + [f"segmenters/{s}" for s in segmenters]
+    names = [item.split("/")[0].partition("@")[0] for item in run.train_on if "/" in item]
+    return [f"translators/{name}" for name in names] + started(run)
 
 
-def started(run: Segmenter | Adaptation) -> list[str]:
-    """Address of the run whose segmenter F goes on from; none where its weights are fresh."""
-    if run.start is None:
-        return []
-    return [run.start if "/" in run.start else f"segmenters/{run.start}"]
+def translator(params: Params, key: str, word: str) -> Translator:
+    """The translator that a key names as `run`, or `run@step` for its generators of that step.
+
+    Refusal when there is none, or when it does not keep that step.
+    """
+    name, at, step = word.partition("@")
+    known(key, name, params.translators)
+    run = params.translators[name]
+    if at and step not in map(str, run.keep):
+        raise Refusal(
+            f"{key} names {word}, and translators.{name}.keep has no step {step}; "
+            f"{allowed(step, [str(each) for each in run.keep])}."
+        )
+    return run
 
 
 def _merge(base: Any, other: Any) -> Any:
@@ -92,6 +108,22 @@ def _merge(base: Any, other: Any) -> Any:
     for key, value in other.items():
         merged[key] = _merge(base[key], value) if key in base else value
     return merged
+
+
+def _present(entries: Any) -> Any:
+    """A section of named entries without those that are null."""
+    if not isinstance(entries, Mapping):
+        return entries
+    return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def _of_its_scale(params: Params) -> Params:
+    """Settings whose tables have the rows of this scale alone."""
+    tables = {}
+    for name, table in params.tables.items():
+        rows = [row for row in table.rows if row.scale in (None, params.scale)]
+        tables[name] = table.model_copy(update={"rows": rows})
+    return params.model_copy(update={"tables": tables})
 
 
 def _sentence(error: ValidationError) -> str:
@@ -200,6 +232,11 @@ def _check_domains(params: Params) -> None:
                 )
 
 
+def _check_looks(params: Params) -> None:
+    for name in params.miniature.looks if params.scale == "miniature" else ():
+        known("miniature.looks", name, [d for d, entry in params.domains.items() if entry.layout])
+
+
 def _check_splits(key: str, domain: Domain, own: Layout | None) -> None:
     by_folder = "{split}" in own.images if own else domain.layout not in ("gta5", "synthia")
     if domain.splits != "given" and by_folder:
@@ -241,10 +278,10 @@ def _check_export(params: Params) -> None:
 
 
 def _check_runs(params: Params) -> None:
-    targets = {translator.target for translator in params.translators.values()}
+    targets = {run.target for run in params.translators.values()}
     targets |= {adaptation.target for adaptation in params.adaptations.values()}
-    for name, translator in params.translators.items():
-        _check_translator(params, f"translators.{name}", translator)
+    for name, run in params.translators.items():
+        _check_translator(params, f"translators.{name}", run)
     for name, segmenter in params.segmenters.items():
         _check_sets(params, f"segmenters.{name}", segmenter, targets)
     for name, adaptation in params.adaptations.items():
@@ -273,10 +310,10 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
     """What a run learns from and starts from, where it minimises L_task."""
     oracle = isinstance(run, Segmenter) and run.oracle
     for item in run.train_on:
-        translator, _, domain = item.rpartition("/")
-        if translator:
-            known(f"{key}.train_on", translator, params.translators)
-            known(f"{key}.train_on {item}", domain, params.translators[translator].sources)
+        run_name, _, domain = item.rpartition("/")
+        if run_name:
+            named = translator(params, f"{key}.train_on", run_name)
+            known(f"{key}.train_on {item}", domain, named.sources)
             continue
         known(f"{key}.train_on", item, params.domains)
         if not oracle and targets & set(params.members(item)):
@@ -291,6 +328,21 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
         known(f"{key}.start", name, getattr(params, kind))
         if kind == "translators" and not params.translators[name].task:
             raise Refusal(f"{key}.start is {run.start}, which has no task segmenter to start from.")
+        other = params.architecture(address)
+        if isinstance(run, Segmenter) and other != run.network:
+            raise Refusal(
+                f"{key}.start is {run.start}, whose network is {other}, but {key} is to be "
+                f"{run.network}: say network: {other} there, or start from another run."
+            )
+    network, accumulate = (
+        params.architecture(key.replace(".", "/")),
+        params.training.segmenter.accumulate,
+    )
+    if network == "drn26" and accumulate > 1:
+        raise Refusal(
+            f"{key} is to be drn26, which normalises over a whole batch, but "
+            f"training.segmenter.accumulate is {accumulate}; set it to 1."
+        )
 
 
 def _check_target(params: Params, key: str, target: str) -> None:
@@ -309,14 +361,14 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
     _check_target(params, f"{key}.target", run.target)
     if len(run.sources) < 2 and (run.sad or run.ccd):
         raise Refusal(f"{key}: sad and ccd compare sources, and there is one; switch them off.")
-    started = [s for name in run.start if name in params.translators
+    covered = [s for name in run.start if name in params.translators
                for s in params.translators[name].sources]  # fmt: skip
     for name in run.start:
         known(f"{key}.start", name, params.translators)
         if params.translators[name].target != run.target:
             raise Refusal(f"{key}.start: {name} has another target than {run.target}.")
-    if run.start and sorted(started) != sorted(run.sources):
-        raise Refusal(f"{key}.start covers {', '.join(started)}; sources are {run.sources}.")
+    if run.start and sorted(covered) != sorted(run.sources):
+        raise Refusal(f"{key}.start covers {', '.join(covered)}; sources are {run.sources}.")
     if run.judges and run.semantic == "none":
         raise Refusal(f"{key} has judges but semantic: none; drop them or say sc or dsc.")
     if run.semantic != "none" and set(run.judges) != set(run.sources):
@@ -326,8 +378,22 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
     for source, judge in run.judges.items():
         known(f"{key}.judges", source, run.sources)
         known(f"{key}.judges.{source}", judge, params.segmenters)
-    if run.task:
+    if run.task and run.task.start:
         known(f"{key}.task.start", run.task.start, params.segmenters)
+    elif run.task and not run.task.update_every:
+        raise Refusal(f"{key}.task has no start and never learns; give it one of the two.")
+    _check_kept(key, run, run.steps or params.training.translator.steps)
+
+
+def _check_kept(key: str, run: Translator, steps: int) -> None:
+    for step in run.keep:
+        if step >= steps:
+            raise Refusal(
+                f"{key}.keep names step {step} of {steps}; the last is given out as the run "
+                "itself, so name earlier ones."
+            )
+        if run.keep.count(step) > 1:
+            raise Refusal(f"{key}.keep names step {step} twice; name each once.")
 
 
 def _check_tables(params: Params) -> None:
@@ -341,13 +407,48 @@ def _check_tables(params: Params) -> None:
         if params.scale == "miniature" and split not in drawn:
             raise Refusal(f"evaluation.split is {split}; miniature.images.{table.target} has none.")
         rows = [row.row for row in table.rows]
+        if table.against:
+            known(f"tables.{name}.against", table.against, rows)
         for row in table.rows:
-            kind, run = row.run.split("/")
-            known(f"tables.{name} row {row.row}", run, getattr(params, kind))
-            if kind == "translators":
-                raise Refusal(f"tables.{name} row {row.row} names a translator; name a segmenter.")
+            _check_row(params, f"tables.{name} row {row.row}", row, table)
             if rows.count(row.row) > 1:
                 raise Refusal(f"tables.{name} has two rows called {row.row}; rename one.")
+
+
+def _check_figures(params: Params) -> None:
+    for name, figure in params.figures.items():
+        known(f"figures.{name}.table", figure.table, params.tables)
+        wanted = ["segmenters", "adaptations"]
+        if figure.shows in ("training", "discriminators"):
+            wanted.append("translators")
+        if figure.shows == "translation":
+            wanted = ["translators"]
+        if figure.shows == "translation" and not figure.runs:
+            raise Refusal(f"figures.{name} needs runs: name the translators that it shows.")
+        for address in figure.runs:
+            kind, run = address.split("/")
+            known(f"figures.{name}.runs", run, getattr(params, kind))
+            if kind not in wanted:
+                raise Refusal(
+                    f"figures.{name} shows {figure.shows}, which {address} does not have; name "
+                    f"runs of {' or '.join(wanted)}."
+                )
+
+
+def _check_row(params: Params, key: str, row: Row, table: Table) -> None:
+    kind, run = row.run.split("/")
+    known(key, run, getattr(params, kind))
+    if kind == "translators":
+        task = params.translators[run].task
+        if task is None or not task.update_every:
+            raise Refusal(
+                f"{key} names a translator without a segmenter F_A that learns; give it "
+                "task: {update_every: 1}, or name a segmenter."
+            )
+    if row.against:
+        known(f"{key}: against", row.against, [other.row for other in table.rows])
+    if row.published:
+        known(f"{key}: published", row.published, published.figures(table.target))
 
 
 def _check_cycles(params: Params) -> None:
@@ -370,9 +471,11 @@ def _check_cycles(params: Params) -> None:
 CHECKS = (
     _check_layouts,
     _check_domains,
+    _check_looks,
     _check_sizes,
     _check_export,
     _check_runs,
     _check_tables,
+    _check_figures,
     _check_cycles,
 )

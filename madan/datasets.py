@@ -208,7 +208,7 @@ class Pictures:
     def called(self, index: int) -> str:
         """Name of the image in its dataset, of labelled pictures."""
         shard, row = self._rows[index]
-        return str(self._manifests[shard]["items"][row]["name"])
+        return layouts.inside(str(self._manifests[shard]["items"][row]["name"]))
 
     def pixels(self) -> Array:
         """Labelled pixels of each class, int64 [19]."""

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from madan import __version__, batches, datasets, evaluation, labels, layouts, stylisation, training
 from madan.datasets import Array, Pictures, Verified
-from madan.fcn8s import FCN8s
+from madan.drn26 import Net
 from madan.layouts import Form
 from madan.progress import Meter
 from madan.schema import Dataset, Export, Refusal
@@ -59,10 +59,10 @@ def release(
         form, images = _form(member.dataset), {}
         for name, (of_image, _) in member.verified.pairs.items():
             image, label = _raw(member, name)
-            stylised = _stylised(generator, image, precision, tiles)
+            adapted = stylised(generator, image, precision, tiles)
             images[name] = {
                 "source": of_image,
-                "stylised": files.add(folder + form.images.replace("{name}", name), png(stylised)),
+                "stylised": files.add(folder + form.images.replace("{name}", name), png(adapted)),
                 "label": files.add(folder + form.labels.replace("{name}", name), label),
                 "size": list(image.shape[:2]),
             }
@@ -80,7 +80,7 @@ def release(
 
 
 def predictions(
-    net: FCN8s, pictures: Pictures, batch: int, precision: str, out: Path,
+    net: Net, pictures: Pictures, batch: int, precision: str, out: Path,
     protocol: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write F's predictions of labelled pictures as out/labelIds/ and out/overlay/<name>.png.
@@ -148,7 +148,7 @@ def _raw(member: Member, name: str) -> tuple[Array, bytes]:
     return image, label
 
 
-def _stylised(generator: torch.nn.Module, image: Array, precision: str, tiles: Export) -> Array:
+def stylised(generator: torch.nn.Module, image: Array, precision: str, tiles: Export) -> Array:
     """x' of an image [H, W, 3], of the same size."""
     x = batches.scale(torch.from_numpy(image.copy())[None]).to(training.device())
     with training.autocast(precision):

@@ -1,33 +1,295 @@
-"""Figures: what the networks did, to look at."""
+"""Figures: one function for each, from arrays to a picture that can be read in print.
 
-from collections.abc import Mapping
+Lines and bars have Okabe and Ito's colours, which colour-blind readers tell apart, heat maps
+cividis, label images the colours of Cityscapes with a legend. The same numbers give the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
 
 from madan import labels
 
-Rows = Mapping[str, list[np.ndarray]]
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+DASHES: Any = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+BYTES = 2_000_000  # of a file at most
+PIXELS = 900_000  # of all images of a figure, so that they fit
+WIDTH = 9.5  # inches
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+matplotlib.rcParams.update(STYLE)
+Images = Sequence[np.ndarray]
+Line = tuple[np.ndarray, np.ndarray]  # x, y
 
 
-def translation(rows: Rows, path: Path) -> None:
-    """Draw named rows of images uint8 [h, w, 3], or of train ids [h, w] in their colours."""
-    columns = max(len(images) for images in rows.values())
-    height, width = next(iter(rows.values()))[0].shape[:2]
-    size = 1.9 * columns, 1.9 * height / width * len(rows)
-    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
-    for (name, images), row in zip(rows.items(), axes, strict=True):
-        for axis, image in zip(row, images, strict=False):
-            axis.imshow(image if image.ndim == 3 else labels.colour(image), interpolation="nearest")
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    figure.subplots_adjust(left=0.13, right=1, bottom=0, top=1, wspace=0.02, hspace=0.02)
-    # Neither date nor version: the same images give the same bytes.
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+class Panel(NamedTuple):
+    """Curves of an axis: lines of each seed by name, gates as (step, text), levels as (y, text)."""
+
+    title: str
+    lines: Mapping[str, Sequence[Line]]
+    gates: Sequence[tuple[float, str]] = ()
+    levels: Sequence[tuple[float, str]] = ()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write path.png and path.pdf, each of at most 2 MB, without date and version."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for dpi in (160, 110, 75, 50):
+        figure.savefig(path.with_suffix(".png"), dpi=dpi, metadata={"Software": None})
+        if path.with_suffix(".png").stat().st_size <= BYTES:
+            break
+    nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+    figure.savefig(path.with_suffix(".pdf"), metadata=nothing)
     plt.close(figure)
+
+
+def reduced(image: np.ndarray, pixels: int = 200_000) -> np.ndarray:
+    """An image [h, w, 3], or train ids [h, w], of at most so many pixels."""
+    h, w = image.shape[:2]
+    factor = (pixels / (h * w)) ** 0.5
+    if factor >= 1:
+        return image
+    size = max(1, int(w * factor)), max(1, int(h * factor))
+    how = Image.Resampling.LANCZOS if image.ndim == 3 else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(image).resize(size, how))
+
+
+def translation(blocks: Sequence[Mapping[str, Images]]) -> Figure:
+    """Rows of a source, of what each translator makes of it, of its labels; last the target."""
+    return _grid(blocks)
+
+
+def qualitative(rows: Mapping[str, Images]) -> Figure:
+    """A column for each of image, truth and rows' predictions, a line for each scene."""
+    scenes = [
+        {"": [images[k] for images in rows.values()]} for k in range(len(next(iter(rows.values()))))
+    ]
+    return _grid(scenes, tuple(rows), gap=0)
+
+
+def mosaic(photos: Mapping[str, Images]) -> Figure:
+    """Photos and what was predicted on them, side by side, with the legend of the classes."""
+    return _grid([{Path(name).name: images} for name, images in photos.items()], legend=True)
+
+
+def classes(ious: Mapping[str, np.ndarray]) -> Figure:
+    """Bars of IoU in percent [S, 19] by class and row; whiskers span the seeds."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    places, width = np.arange(len(labels.CLASSES)), 0.84 / len(ious)
+    for k, (row, seeds) in enumerate(ious.items()):
+        mean = over_seeds(seeds)
+        at = places - 0.42 + width * (k + 0.5)
+        axis.bar(at, np.nan_to_num(mean), width, label=row, color=COLOURS[k % len(COLOURS)])
+        if len(seeds) > 1:
+            spread = np.abs(np.stack([mean - seeds.min(0), seeds.max(0) - mean]))
+            axis.errorbar(at, mean, spread, fmt="none", ecolor="black", elinewidth=0.8)
+        for place in at[~np.isfinite(mean)]:
+            axis.text(place, 0.5, "–", ha="center", fontsize=6)
+    axis.set_xticks(places, labels.CLASSES, rotation=40, ha="right")
+    axis.set(ylabel="IoU, percent", xlim=(-0.6, len(places) - 0.4), ylim=(0, 100))
+    axis.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center", ncols=min(5, len(ious)))
+    return figure
+
+
+def heatmap(rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> Figure:
+    """The table: a cell of percents [columns] for each row and class, the means set apart."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.5 + 0.27 * len(rows)), layout="constrained")
+    values = np.array(list(rows.values()))
+    _cells(axis, values, np.isfinite(values))
+    axis.set_xticks(range(len(columns)), columns, rotation=50, ha="right")
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.axvline(len(labels.CLASSES) - 0.5, color="white", linewidth=4)
+    axis.set_title(
+        "IoU and mIoU, percent; – where a class occurs neither in labels nor in predictions"
+    )
+    return figure
+
+
+def confusion(shares: Mapping[str, np.ndarray]) -> Figure:
+    """By row: percent of each class's pixels (line) that were given a class [19, 19] (column)."""
+    size = WIDTH, 5.2 * -(-len(shares) // 2) if len(shares) > 1 else 8
+    across = min(2, len(shares))
+    figure, axes = plt.subplots(
+        -(-len(shares) // across), across, figsize=size, squeeze=False, layout="constrained"
+    )
+    for axis, (row, matrix) in zip(axes.flat, shares.items(), strict=False):
+        _cells(axis, matrix, matrix >= 5, 5 if len(shares) > 1 else 7)
+        axis.set_xticks(range(len(matrix)), labels.CLASSES, rotation=60, ha="right")
+        axis.set_yticks(range(len(matrix)), labels.CLASSES)
+        axis.set(title=f"{row}: percent of a class's pixels", xlabel="predicted", ylabel="label")
+    for axis in axes.flat[len(shares) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def curves(panels: Sequence[Panel]) -> Figure:
+    """Panels of curves over steps: the mean of the seeds, a band from the lowest to the highest."""
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(WIDTH, 0.4 + 2 * down), squeeze=False, layout="constrained"
+    )
+    names = list(dict.fromkeys(name for panel in panels for name in panel.lines))
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        _curves(axis, panel, names)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    if len(names) > 1:
+        marks = [
+            plt.Line2D([], [], color=COLOURS[k % len(COLOURS)], linestyle=DASHES[k % 4])
+            for k in range(len(names))
+        ]
+        figure.legend(marks, names, loc="outside upper center", ncols=min(6, len(names)))
+    return figure
+
+
+def features(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Of each segmenter the first two principal components [N, 2] of pooled features by domain."""
+    size = WIDTH, 1.1 + WIDTH / max(2, len(panels))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    for axis, (title, domains) in zip(axes.flat, panels.items(), strict=True):
+        for name, points in domains.items():
+            k = names.index(name)
+            look = {"color": COLOURS[k], "marker": MARKERS[k], "label": name}
+            axis.scatter(*points.T, s=14, alpha=0.7, linewidths=0, **look)
+        axis.set(title=title, xlabel="1st component", ylabel="2nd", xticks=[], yticks=[])
+    marks = [
+        plt.Line2D([], [], color=COLOURS[k], marker=MARKERS[k], linestyle="")
+        for k in range(len(names))
+    ]
+    figure.legend(marks, names, loc="outside upper center", ncols=len(names))
+    return figure
+
+
+def shares(domains: Mapping[str, np.ndarray]) -> Figure:
+    """Share of the labelled pixels in percent [19] that each class has in each domain."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.2), layout="constrained")
+    places, width = np.arange(len(labels.CLASSES)), 0.84 / len(domains)
+    for k, (name, percent) in enumerate(domains.items()):
+        at = places - 0.42 + width * (k + 0.5)
+        axis.bar(at, percent, width, label=name, color=COLOURS[k])
+    axis.set_xticks(places, labels.CLASSES, rotation=40, ha="right")
+    axis.set(ylabel="labelled pixels, percent (log scale)", yscale="log", ylim=(0.01, 100))
+    axis.set_yticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
+    axis.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center", ncols=len(domains))
+    return figure
+
+
+def _grid(
+    blocks: Sequence[Mapping[str, Images]], heads: Sequence[str] = (), gap: float = 0.12,
+    legend: bool | None = None,
+) -> Figure:  # fmt: skip
+    """Named rows of images [h, w, 3], or of train ids [h, w] in colours; a gap after a block."""
+    rows = [(name, images) for block in blocks for name, images in block.items()]
+    across = max(len(images) for _, images in rows)
+    count = sum(len(images) for _, images in rows)
+    shown = legend or any(image.ndim == 2 for _, images in rows for image in images)
+    left = 0.1 + 0.075 * max(len(name) for name, _ in rows)
+    wide = (WIDTH - left) / across
+    heights = [wide * images[0].shape[0] / images[0].shape[1] for _, images in rows]
+    top, bottom = 0.22 * bool(heads), 0.62 * bool(shown)
+    total = top + bottom + sum(heights) + gap * len(blocks)
+    figure = plt.figure(figsize=(WIDTH, total))
+    y, ends = total - top, {sum(len(b) for b in blocks[: k + 1]) for k in range(len(blocks))}
+    for number, ((name, images), height) in enumerate(zip(rows, heights, strict=True), 1):
+        y -= height
+        for k, image in enumerate(images):
+            place = (left + k * wide) / WIDTH, y / total, wide / WIDTH, height / total
+            _picture(figure, place, reduced(image, PIXELS // count))
+        figure.text((left - 0.08) / WIDTH, (y + height / 2) / total, name, ha="right", va="center")
+        y -= gap * (number in ends)
+    for k, head in enumerate(heads):
+        at = (left + (k + 0.5) * wide) / WIDTH
+        figure.text(at, 1 - 0.16 / total, head, ha="center")
+    if shown:
+        _legend(figure)
+    return figure
+
+
+def _picture(figure: Figure, place: tuple[float, ...], image: np.ndarray) -> None:
+    x, y, width, height = place
+    axis = figure.add_axes((x + 0.001, y + 0.001, width - 0.002, height - 0.002))
+    axis.set_axis_off()
+    if image.ndim == 2:
+        axis.imshow(labels.colour(image), interpolation="nearest")
+    else:
+        axis.imshow(image)
+
+
+def _legend(figure: Figure) -> None:
+    """The classes and their colours, below a grid."""
+    colours = [tuple(colour / 255) for colour in labels.PALETTE]
+    patches = [Patch(facecolor=colour) for colour in colours] + [Patch(facecolor="black")]
+    names = [*labels.CLASSES, "not labelled"]
+    figure.legend(
+        patches, names, loc="lower center", ncols=10, fontsize=7, columnspacing=1.2,
+        handlelength=1, handleheight=1, handletextpad=0.4,
+    )  # fmt: skip
+
+
+def _cells(axis: plt.Axes, values: np.ndarray, told: np.ndarray, size: float = 6.5) -> None:
+    """A heat map of percents with the numbers of the cells that are told."""
+    axis.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    axis.set_facecolor("#eeeeee")
+    axis.grid(False)
+    for (i, j), value in np.ndenumerate(values):
+        if not np.isfinite(value):
+            axis.text(j, i, "–", ha="center", va="center", fontsize=size)
+        elif told[i, j]:
+            text = f"{value:.1f}" if len(values) < len(labels.CLASSES) else f"{value:.0f}"
+            colour = "white" if value < 55 else "black"
+            axis.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+
+
+def _curves(axis: plt.Axes, panel: Panel, names: Sequence[str]) -> None:
+    for name, seeds in panel.lines.items():
+        colour = COLOURS[names.index(name) % len(COLOURS)]
+        x = seeds[0][0]
+        y = np.stack([y for _, y in seeds])
+        dash = DASHES[names.index(name) % 4]
+        axis.plot(x, over_seeds(y), color=colour, linewidth=1.2, linestyle=dash)
+        if len(seeds) > 1:
+            axis.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
+    for step, text in panel.gates:
+        axis.axvline(step, color="#555555", linestyle="--", linewidth=0.9)
+        axis.annotate(text, (step, 0.98), xycoords=("data", "axes fraction"), fontsize=6.5,
+                      rotation=90, va="top", ha="right")  # fmt: skip
+    for level, text in panel.levels:
+        axis.axhline(level, color="#555555", linestyle=":", linewidth=0.9)
+        axis.annotate(text, (0.99, level), xycoords=("axes fraction", "data"), fontsize=6.5,
+                      va="bottom", ha="right")  # fmt: skip
+    axis.set_title(panel.title)
+    axis.set_xlabel("step")
+
+
+def over_seeds(seeds: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is there; NaN where nothing is."""
+    there = np.isfinite(seeds)
+    total, count = np.where(there, seeds, 0).sum(0), there.sum(0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from madan import certificates, layouts
-from madan.config import digest, needs
-from madan.schema import Adaptation, Params, Refusal, Segmenter, Translator, known
+from madan import certificates, layouts, published
+from madan.config import digest, needs, translator
+from madan.schema import Adaptation, Figure, Params, Refusal, Segmenter, Translator, known
 
 T = TypeVar("T")
 Run = Segmenter | Translator | Adaptation
@@ -30,8 +30,8 @@ MODULES = {
     "scores": ("evaluation", "segmentation", "checkpoints"),
     "releases": ("export", "generator", "checkpoints"),
     "predictions": ("export", "segmentation", "checkpoints"),
-    "tables": ("tables",),
-    "figures": ("figures", "datasets"),
+    "tables": ("pages",),
+    "figures": ("gallery",),
 }
 DATA = ("miniature", "verified", "prepared")
 FORMS = {
@@ -75,6 +75,8 @@ class Graph:
             size = "x".join(map(str, dataset.size))
             part = f"{shard}-of-{dataset.shards}"
             return Path("data/prepared", scale, domain, f"{split}-{size}", part)
+        if kind == "figures":
+            return Path("results", scale, kind, name)
         return Path("results", scale, kind, name, f"seed{seed}")
 
     def certificate(self, artefact: Artefact) -> Path:
@@ -86,6 +88,15 @@ class Graph:
     def table(self, name: str) -> Path:
         """The CSV file of a table."""
         return Path("results/miou.csv") if name == "miou" else Path("results/tables", f"{name}.csv")
+
+    def pages(self, name: str) -> dict[str, Path]:
+        """The files of a table: its lines, and of others than miou what follows from them."""
+        path = self.table(name)
+        if name == "miou":
+            return {"csv": path}
+        apart = path.parent / "differences" / path.name
+        texts = {end: path.with_suffix(f".{end}") for end in ("md", "tex")}
+        return {"csv": path, "differences": apart, **texts}
 
     def check(self, artefact: Artefact) -> None:
         """Refusal when params.yaml knows no such artefact."""
@@ -105,18 +116,19 @@ class Graph:
         if kind == "tables":
             known(said, name, params.tables)
         if kind in ("stylised", "releases"):
-            params.run("translators", parts[0])
-            known(said, parts[1], params.translators[parts[0]].sources)
+            known(said, parts[1], translator(params, said, parts[0]).sources)
         if kind in ("scores", "predictions"):
-            known(said, parts[0], ("segmenters", "adaptations"))
-            params.run(parts[0], parts[1])
+            known(said, parts[0], ("segmenters", "adaptations", "translators"))
+            run = params.run(parts[0], parts[1])
+            if isinstance(run, Translator) and not run.task:
+                raise Refusal(f"{said} says {name}, but translators.{parts[1]} has no task.")
             target, _, split = parts[2].rpartition("-")
             self.check(Artefact("prepared", f"{target}/{split}/0"))
         if kind in ("translators", "segmenters", "adaptations"):
             params.run(kind, name)
         if kind == "figures":
-            params.run("translators", name)
-        if kind not in ("miniature", "prepared", "tables"):
+            known(said, name, params.figures)
+        if kind not in ("miniature", "prepared", "tables", "figures"):
             known(said, str(seed), [str(each) for each in params.seeds])
 
     def inputs(self, artefact: Artefact) -> list[Artefact]:
@@ -130,21 +142,19 @@ class Graph:
         if kind == "prepared":
             return [Artefact("verified", name.rpartition("/")[0])]
         if kind == "stylised":
-            translator, source = name.split("/")
-            return [Artefact("translators", translator, seed), *self.prepared(source)]
+            run, source = name.split("/")
+            return [Artefact("translators", run.partition("@")[0], seed), *self.prepared(source)]
         if kind == "releases":
-            translator, source = name.split("/")
+            run, source = name.split("/")
             members = self.params.members(source)
             verified = [Artefact("verified", f"{member}/train") for member in members]
-            return [Artefact("translators", translator, seed), *verified]
+            return [Artefact("translators", run.partition("@")[0], seed), *verified]
         if kind in ("scores", "predictions"):
             run_kind, run, where = name.split("/")
             target, _, split = where.rpartition("-")
             return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
         if kind == "figures":
-            shown = self.params.translators[name]
-            stylised = [Artefact("stylised", f"{name}/{source}", seed) for source in shown.sources]
-            return [*stylised, *self._data(shown, seed)]
+            return _once(self._shown(self.params.figures[name]))
         if kind == "tables":
             return self.scores(name)
         runs = [other.split("/") for other in needs(self.params, f"{kind}/{name}")]
@@ -168,6 +178,15 @@ class Graph:
             for row in self.params.tables[table].rows
             for seed in self.params.seeds
         ]
+
+    def runs(self, figure: Figure) -> list[str]:
+        """Addresses of the runs that a figure shows."""
+        return figure.runs or [row.run for row in self.params.tables[figure.table].rows]
+
+    def measured(self, figure: Figure, run: str) -> list[Artefact]:
+        """Scores of a run on a figure's target, for every seed."""
+        where = f"{self.params.tables[figure.table].target}-{self.params.evaluation.split}"
+        return [Artefact("scores", f"{run}/{where}", seed) for seed in self.params.seeds]
 
     def everything(self) -> list[Artefact]:
         """Whatever the tables need, upstream first, each once."""
@@ -209,10 +228,10 @@ class Graph:
         kind, name, seed = artefact
         params = self.params
         if kind == "miniature":
-            return params.miniature.model_dump(exclude={"images"}) | {
-                "layout": params.domains[name].layout,
-                "images": params.miniature.images[name],
-            }
+            drawn = params.miniature
+            look = {"look": drawn.looks[name]} if name in drawn.looks else {}
+            its_own = {"layout": params.domains[name].layout, "images": drawn.images[name]}
+            return drawn.model_dump(include={"seed", "size"}) | its_own | look
         if kind == "verified":
             domain, split = name.split("/")
             dataset = params.dataset(domain).model_dump(mode="json", exclude={"size", "shards"})
@@ -222,16 +241,23 @@ class Graph:
             of_shard = {"split": split, "shard": int(shard)}
             return params.domains[domain].model_dump(include={"size", "shards"}) | of_shard
         if kind == "figures":
-            return {"run": name}
+            figure = params.figures[name]
+            titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
+            said = {"titles": titles, "seeds": params.seeds, "split": params.evaluation.split}
+            return figure.model_dump() | said
         if kind == "tables":
-            rows = params.tables[name].model_dump()
-            return {"scale": params.scale, "seeds": params.seeds, "table": rows}
+            table = params.tables[name]
+            found = {"scale": params.scale, "seeds": params.seeds, "table": table.model_dump()}
+            if params.scale == "miniature":
+                return found
+            near = params.evaluation.verdict.model_dump()
+            return found | {"verdict": near, "published": published.figures(table.target)}
         training: dict[str, Any] = {"threads": params.training.threads}
-        if kind == "stylised":
-            return training | {"precision": params.training.translator.stylise_precision}
-        if kind == "releases":
-            precision = params.training.translator.stylise_precision
-            return training | {"precision": precision} | params.export.model_dump()
+        if kind in ("stylised", "releases"):
+            _, at, step = name.split("/")[0].partition("@")
+            training |= {"precision": params.training.translator.stylise_precision}
+            training |= {"step": int(step)} if at else {}
+            return training | (params.export.model_dump() if kind == "releases" else {})
         if kind in ("scores", "predictions"):
             precision = params.training.segmenter.precision
             return training | {"batch": params.evaluation.batch, "precision": precision}
@@ -245,7 +271,7 @@ class Graph:
             "seed": seed,
             "run": run.model_dump(exclude={"steps"}),
             "training": training,
-            "networks": params.networks.model_dump(include=set(_networks(run))),
+            "networks": params.networks.model_dump(include=set(self._networks(artefact))),
         }
 
     def _schedules(self, artefact: Artefact, run: Run) -> dict[str, Any]:
@@ -367,9 +393,54 @@ class Graph:
             return layouts.listing(dataset, split)
         return list(json.loads(verified.read_text())["listing"])
 
+    def is_made(self, artefact: Artefact) -> bool:
+        """Whether it lies there as it would be made now, as far as settings and code go."""
+        return self.certificate(artefact).exists() and self._is_promised(artefact)
+
     def _is_promised(self, artefact: Artefact) -> bool:
         said = certificates.read(self.certificate(artefact))
         return (said["settings"], said["code"]) == self.promise(artefact)
+
+    def _shown(self, figure: Figure) -> Iterator[Artefact]:
+        """What a figure is drawn from: pictures and features of the first seed, numbers of all."""
+        params, runs = self.params, [run.split("/") for run in self.runs(figure)]
+        target, split = params.tables[figure.table].target, params.evaluation.split
+        for kind, name in runs:
+            if figure.shows in ("classes", "confusion", "heatmap"):
+                yield from self.measured(figure, f"{kind}/{name}")
+            elif figure.shows in ("training", "discriminators"):
+                yield from (Artefact(kind, name, seed) for seed in params.seeds)
+            elif figure.shows == "translation":
+                for source in params.translators[name].sources:
+                    yield Artefact("stylised", f"{name}/{source}", params.seeds[0])
+                yield from self._data(params.translators[name], params.seeds[0])
+            elif figure.shows != "shares":
+                yield Artefact(kind, name, params.seeds[0])
+            data = self._data(params.run(kind, name), params.seeds[0])
+            if figure.shows == "features":
+                yield from data
+            if figure.shows == "shares":
+                yield from (each for each in data if each.kind == "prepared")
+        if figure.shows == "features":
+            yield from self.prepared(target)
+        if figure.shows in ("qualitative", "shares"):
+            yield from self.prepared(target, split)
+
+    def _networks(self, artefact: Artefact) -> list[str]:
+        """Sections of `networks` that a run is made of."""
+        address = f"{artefact.kind}/{artefact.name}"
+        run = self.params.run(artefact.kind, artefact.name)
+        own = [] if isinstance(run, Segmenter) else ["feature_discriminator"]
+        if isinstance(run, Translator):
+            own = ["generator", "discriminator"]
+        elif isinstance(run, Adaptation) and run.method == "mdan":
+            own = ["source_discriminators"]
+        segmenters = [need for need in needs(self.params, address) if need[0] == "s"]
+        if not isinstance(run, Translator) or run.task:
+            segmenters.append(address)
+        sizes = {"fcn8s": "segmenter", "drn26": "drn26"}
+        found = [sizes[self.params.architecture(each)] for each in segmenters]
+        return _once([*own, *found])
 
     def _data(self, run: Run, seed: int) -> list[Artefact]:
         if isinstance(run, Translator):
@@ -381,15 +452,6 @@ class Graph:
                 found.append(Artefact("stylised", item, seed))
             found += self.prepared(item.rpartition("/")[2])
         return found + (self.prepared(run.target) if isinstance(run, Adaptation) else [])
-
-
-def _networks(run: Run) -> list[str]:
-    if isinstance(run, Segmenter):
-        return ["segmenter"]
-    if isinstance(run, Adaptation):
-        judge = "source_discriminators" if run.method == "mdan" else "feature_discriminator"
-        return ["segmenter", judge]
-    return ["generator", "discriminator"] + (["segmenter"] if run.judges or run.task else [])
 
 
 def _once(found: Iterable[T]) -> list[T]:

@@ -172,8 +172,8 @@ def _whole(graph: Graph, artefact: Artefact) -> bool:
 
 def _files(graph: Graph, artefact: Artefact) -> tuple[list[Path], Path]:
     if artefact.kind == "tables":
-        table = graph.table(artefact.name)
-        return [table] if table.exists() else [], table.parent
+        pages = graph.pages(artefact.name).values()
+        return [page for page in pages if page.exists()], graph.table(artefact.name).parent
     folder = graph.folder(artefact)
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return [path for path in found if path != folder / "digest"], folder
@@ -195,15 +195,21 @@ def _nameable(graph: Graph) -> Iterator[Artefact]:
     for seed in params.seeds:
         for run, settings in params.translators.items():
             yield Artefact("translators", run, seed)
-            for source in settings.sources:
-                yield Artefact("stylised", f"{run}/{source}", seed)
-                yield Artefact("releases", f"{run}/{source}", seed)
-            yield Artefact("figures", run, seed)
+            for shown in [run, *(f"{run}@{step}" for step in settings.keep)]:
+                for source in settings.sources:
+                    yield Artefact("stylised", f"{shown}/{source}", seed)
+                    yield Artefact("releases", f"{shown}/{source}", seed)
+        scored = [
+            f"translators/{run}" for run in params.translators if params.translators[run].task
+        ]
         for kind in ("segmenters", "adaptations"):
             for run in getattr(params, kind):
                 yield Artefact(kind, run, seed)
-                for name in datasets:
-                    for split in splits:
-                        yield Artefact("scores", f"{kind}/{run}/{name}-{split}", seed)
-                        yield Artefact("predictions", f"{kind}/{run}/{name}-{split}", seed)
+                scored.append(f"{kind}/{run}")
+        for run in scored:
+            for name in datasets:
+                for split in splits:
+                    yield Artefact("scores", f"{run}/{name}-{split}", seed)
+                    yield Artefact("predictions", f"{run}/{name}-{split}", seed)
+    yield from (Artefact("figures", name) for name in params.figures)
     yield from (Artefact("tables", name) for name in params.tables)

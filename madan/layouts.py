@@ -177,7 +177,14 @@ def form(dataset: Dataset, split: str) -> Form:
 
 def item(dataset: Dataset, split: str, name: str) -> Item:
     """The pair of that name, whether or not it is there."""
-    return _item(dataset.root, form(dataset, split), name)
+    return _item(dataset.root, form(dataset, split), inside(name))
+
+
+def inside(name: str) -> str:
+    """The name of a pair as a file says it; Refusal where it would lead out of its folder."""
+    if name.startswith("/") or ".." in Path(name).parts:
+        raise Refusal(f"a list names {name!r}, which leads out of its folder: make the list anew.")
+    return name
 
 
 def items(dataset: Dataset, split: str) -> list[Item]:
@@ -232,7 +239,7 @@ def strays(dataset: Dataset, split: str) -> list[Path]:
     for pattern in form(dataset, split)[:2]:
         folder, suffix = _parts(dataset.root, pattern)
         ending = "." + suffix.rpartition(".")[2]
-        others = (path for path, _ in _walk(folder) if path.suffix != ending)
+        others = (Path(path) for path, _ in _walk(folder) if not path.endswith(ending))
         found += [path for path in others if path.suffix.lower() in _IMAGES]
     return sorted(found)
 
@@ -298,14 +305,15 @@ def _parts(root: Path, pattern: str) -> tuple[Path, str]:
 def _files(root: Path, pattern: str) -> Iterator[tuple[str, int]]:
     """Name and bytes of every file of a pattern; a link that leads nowhere has 0 bytes."""
     folder, suffix = _parts(root, pattern)
+    above = len(str(folder)) + 1
     for path, size in _walk(folder):
-        if path.name.endswith(suffix):
-            yield path.relative_to(folder).as_posix().removesuffix(suffix), size
+        if path.endswith(suffix):
+            yield path[above:].removesuffix(suffix), size
 
 
 def _walk(
-    folder: Path, above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[tuple[Path, int]]:
+    folder: Path | str, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, int]]:
     """Files below a folder with their bytes; links are followed, hidden files are not seen."""
     try:
         about, entries = os.stat(folder), list(os.scandir(folder))
@@ -322,9 +330,9 @@ def _walk(
         except OSError:
             inner, size = False, 0
         if inner:
-            yield from _walk(Path(entry.path), above | {here})
+            yield from _walk(entry.path, above | {here})
         else:
-            yield Path(entry.path), size
+            yield entry.path, size
 
 
 def _expect(path: Path, what: str) -> None:

@@ -1,14 +1,14 @@
-"""The miniature world: three domains of street scenes with their labels.
+"""The miniature world: four domains of street scenes with their labels.
 
-`gta5` and `synthia` stand for the two sources of the paper and `cityscapes` for its target, each
-with a viewpoint, a class mix and a look of its own, so that every step of MADAN has a gap to close.
+`gta5` and `synthia` stand for the two sources of the paper, `cityscapes` and `bdd100k` for its two
+targets, each with a viewpoint, a class mix and a look of its own, so that every step of MADAN has a
+gap to close.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import exp, log
-from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from madan import scene
-from madan.scene import FAR, GROUND, IDS, OVERSAMPLING, Camera, Canvas, Colour, Look, Span, Street
+from madan.looks import LOOKS, Look, Span
+from madan.scene import FAR, GROUND, IDS, OVERSAMPLING, Camera, Canvas, Street
 
 Image8 = NDArray[np.uint8]
 Film = NDArray[np.float32]
-T = TypeVar("T")
 Thing = tuple[float, Callable[[Canvas], None]]  # the depth that orders it, how to draw it
 
 
@@ -39,6 +39,7 @@ class Content:
     fence: float
     garden: float  # chance of a plot without a house
     bonnet: float  # chance that the camera's own car is in view
+    rim: Span  # how much of it then, least and most, in image heights
     things: Mapping[str, float]  # mean number in a scene
 
 
@@ -46,7 +47,8 @@ class Content:
 CONTENTS = {
     "gta5": Content(
         horizon=(0.47, 0.04), camera=(1.6, 0.25), focal=(0.58, 0.06), yaw=0.16,
-        road=(10, 2), pavement=(3, 0.8), grass=0.65, wall=0.45, fence=0.25, garden=0.35, bonnet=0,
+        road=(10, 2), pavement=(3, 0.8), grass=0.65, wall=0.45, fence=0.25, garden=0.35,
+        bonnet=0, rim=(0, 0),
         things={
             "train": 0.5, "truck": 1.4, "car": 3.5, "tree": 4.5, "lamp": 4, "person": 1,
             "traffic sign": 1.5, "traffic light": 2,
@@ -54,7 +56,8 @@ CONTENTS = {
     ),
     "synthia": Content(
         horizon=(0.36, 0.09), camera=(2.4, 0.9), focal=(0.56, 0.08), yaw=0.25,
-        road=(8, 2), pavement=(4, 1), grass=0, wall=0, fence=0.5, garden=0.15, bonnet=0,
+        road=(8, 2), pavement=(4, 1), grass=0, wall=0, fence=0.5, garden=0.15,
+        bonnet=0, rim=(0, 0),
         things={
             "bus": 0.9, "car": 3, "tree": 3.5, "lamp": 4, "person": 6.5,
             "traffic sign": 3, "traffic light": 1.5,
@@ -64,77 +67,22 @@ CONTENTS = {
     "cityscapes": Content(
         horizon=(0.44, 0.02), camera=(1.35, 0.1), focal=(0.62, 0.04), yaw=0.1,
         road=(7.5, 1.5), pavement=(3, 0.8), grass=0.45, wall=0.3, fence=0.35, garden=0.25,
-        bonnet=0.8,
+        bonnet=0.8, rim=(0.03, 0.06),
         things={
             "train": 0.4, "bus": 0.5, "truck": 0.6, "car": 4, "tree": 5.5, "lamp": 4,
             "person": 3.5, "traffic sign": 2.5, "traffic light": 1.5,
             "bicycle": 0.9, "ridden bicycle": 0.9, "motorcycle": 0.35, "ridden motorcycle": 0.4,
         },
     ),
-}
-
-# Hue, saturation and value of each class in the looks gta5, synthia and cityscapes, in this order;
-# a thing picks one of its look's tones.
-TONES: dict[str, tuple[list[Colour], list[Colour], list[Colour]]] = {
-    "road": ([(.64, .14, .34)], [(.75, .10, .58)], [(.10, .06, .40)]),
-    "sidewalk": ([(.11, .18, .72)], [(.03, .28, .62)], [(.08, .10, .52)]),
-    "building": ([(.08, .45, .78), (.02, .50, .62), (.55, .25, .72)],
-                 [(.06, .30, .66), (.95, .20, .55), (.16, .25, .75)],
-                 [(.09, .22, .50), (.05, .28, .42), (.12, .08, .60)]),
-    "wall": ([(.07, .30, .62)], [(.60, .10, .50)], [(.09, .12, .45)]),
-    "fence": ([(.08, .45, .38)], [(.60, .30, .62)], [(.35, .12, .33)]),
-    "pole": ([(.10, .15, .62)], [(.60, .20, .78)], [(.50, .05, .36)]),
-    "traffic light": ([(.12, .50, .55)], [(.15, .80, .85)], [(.30, .10, .16)]),
-    "traffic sign": ([(.35, .85, .55), (.00, .90, .80), (.60, .85, .80)],
-                     [(.00, .80, .90), (.62, .70, .95), (.00, .05, .95)],
-                     [(.60, .60, .60), (.00, .65, .62), (.14, .60, .72)]),
-    "vegetation": ([(.23, .70, .45)], [(.38, .55, .40)], [(.27, .40, .30)]),
-    "terrain": ([(.14, .58, .66)], [(.30, .50, .50)], [(.20, .32, .42)]),
-    "sky": ([(.59, .42, .93)], [(.52, .25, .80)], [(.58, .05, .90)]),
-    "person": ([(.00, .60, .55)], [(.00, .55, .60)], [(.00, .25, .28)]),
-    "rider": ([(.00, .50, .50)], [(.00, .50, .50)], [(.00, .30, .30)]),
-    "car": ([(.00, .85, .70), (.60, .80, .60), (.15, .80, .85), (.00, .03, .90)],
-            [(.50, .45, .75), (.83, .45, .55), (.30, .50, .65), (.00, .03, .30)],
-            [(.60, .20, .20), (.60, .05, .55), (.02, .50, .35), (.38, .40, .32)]),
-    "truck": ([(.10, .50, .70)], [(.10, .50, .70)], [(.10, .15, .55)]),
-    "bus": ([(.60, .50, .70)], [(.02, .75, .85)], [(.13, .55, .62)]),
-    "train": ([(.48, .70, .60)], [(.75, .40, .70)], [(.97, .55, .45)]),
-    "motorcycle": ([(.00, .80, .60)], [(.00, .60, .60)], [(.00, .35, .30)]),
-    "bicycle": ([(.00, .60, .30)], [(.85, .50, .45)], [(.60, .10, .18)]),
-}
-
-# Strength of the surface noise, relative to the colour, and its grain in pixels of 64 rows.
-TEXTURES: dict[str, tuple[Span, Span, Span]] = {
-    "road": ((.09, 1), (.03, 3), (.05, 2)),
-    "sidewalk": ((.10, 1), (.04, 3), (.07, 2)),
-    "building": ((.10, 1), (.05, 3), (.10, 2)),
-    "wall": ((.14, 1), (.05, 3), (.10, 2)),
-    "fence": ((.10, 1), (.05, 3), (.10, 1)),
-    "vegetation": ((.35, 1), (.18, 2), (.28, 1)),
-    "terrain": ((.22, 1), (.08, 2), (.16, 1)),
-    "sky": ((.05, 10), (.02, 14), (.03, 14)),
-}
-
-
-def _column(table: Mapping[str, Sequence[T]], column: int) -> dict[str, T]:
-    return {name: row[column] for name, row in table.items()}
-
-
-LOOKS = {
-    "gta5": Look(  # the low warm sun of a game: saturated, hard shadows, crisp
-        tones=_column(TONES, 0), texture=_column(TEXTURES, 0),
-        sun=0.9, windows=0.55, fog=0.12, fog_colour=(190, 200, 225), gain=1.05, gamma=0.95,
-        saturation=1.05, tint=(1.05, 1.0, 0.93), noise=1, blur=0, vignette=0,
-    ),
-    "synthia": Look(  # an early renderer: cool, bright, flat
-        tones=_column(TONES, 1), texture=_column(TEXTURES, 1),
-        sun=0.5, windows=0.65, fog=0.08, fog_colour=(200, 215, 230), gain=1.12, gamma=0.85,
-        saturation=0.95, tint=(0.95, 1.0, 1.08), noise=2, blur=0, vignette=0,
-    ),
-    "cityscapes": Look(  # a dash camera under an overcast sky: pale, greenish, hazy, noisy
-        tones=_column(TONES, 2), texture=_column(TEXTURES, 2),
-        sun=0.25, windows=0.35, fog=0.3, fog_colour=(205, 208, 206), gain=1.22, gamma=0.95,
-        saturation=0.62, tint=(0.97, 1.02, 0.95), noise=4, blur=0.4, vignette=0.2,
+    "bdd100k": Content(
+        horizon=(0.5, 0.04), camera=(1.5, 0.15), focal=(0.5, 0.04), yaw=0.12,
+        road=(13, 2.5), pavement=(3.5, 0.8), grass=0.3, wall=0.35, fence=0.35, garden=0.2,
+        bonnet=0.6, rim=(0.04, 0.1),
+        things={
+            "train": 0.4, "bus": 0.6, "truck": 1, "car": 5.5, "tree": 3.5, "lamp": 5,
+            "person": 3, "traffic sign": 2.5, "traffic light": 3,
+            "bicycle": 0.7, "ridden bicycle": 0.8, "motorcycle": 0.4, "ridden motorcycle": 0.4,
+        },
     ),
 }
 # fmt: on
@@ -159,6 +107,7 @@ SPLITS = {
     "gta5": ("train", "val", "test"),
     "synthia": ("train",),
     "cityscapes": ("train", "val", "test"),
+    "bdd100k": ("train", "val", "test"),
 }
 
 
@@ -230,7 +179,7 @@ def compose(
         for _, paint_thing in sorted(layer, key=lambda thing: -thing[0]):
             paint_thing(canvas)
     if shape.random() < content.bonnet:
-        scene.bonnet(canvas, shape.uniform(0.03, 0.06))
+        scene.bonnet(canvas, shape.uniform(*content.rim))
     return canvas
 
 

@@ -1,7 +1,7 @@
 """The native formats: the miniature world, laid out as the datasets' own releases are.
 
-What is drawn for the paper's sources and target goes to disk in the layouts of GTA5, SYNTHIA and
-Cityscapes, or of the other targets that are read, so that the same readers serve both scales.
+What is drawn for the paper's sources and target goes to disk in the layouts of GTA5, SYNTHIA,
+Cityscapes and BDD100K, or of what else is read, so that the same readers serve both scales.
 """
 
 import tempfile
@@ -40,8 +40,11 @@ def write(
     size: tuple[int, int],
     seed: int,
     form: Form | None = None,
+    look: str | None = None,
 ) -> None:
     """Write a release's layout, in one of its forms, with so many images a split; replaces `root`.
+
+    Another domain's `look` changes the colours of the same scenes, never their labels.
 
     `root` appears when all is written: a failure leaves it as it was. Raises ValueError as
     `miniature.draw` does, and for an unknown layout and a negative number of images.
@@ -62,7 +65,7 @@ def write(
         fresh.mkdir()
         for split, count in images.items():
             for index in range(count):
-                pair = miniature.draw(domain, split, index, seed=seed, size=size)
+                pair = miniature.draw(domain, split, index, seed=seed, size=size, look=look)
                 name = NAMES[layout](split, index, images)
                 _save(layout, form or LAYOUTS[layout].forms[0], fresh, split, name, *pair)
         if layout == "gta5":

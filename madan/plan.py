@@ -146,10 +146,14 @@ def _alike(graph: Graph, artefact: Artefact) -> str:
         if isinstance(run, Translator):
             about |= run.model_dump(include={"shared", "semantic", "sad", "ccd"})
             about |= {"sources": len(run.sources), "task": run.task and run.task.update_every}
+            about |= {"kept": len(run.keep)}
         else:
             about |= {"method": getattr(run, "method", "task"), "sets": len(params.sets(run))}
     else:
-        about |= {"training": said, "networks": params.networks.model_dump()}
+        training = {key: value for key, value in said.items() if key != "step"}
+        about |= {"training": training, "networks": params.networks.model_dump()}
+        if kind in ("scores", "predictions"):
+            about["network"] = params.architecture(name.rpartition("/")[0])
     code = certificates.code_digest(graph.package, *MODULES[kind])
     return f"{kind}-{digest([about, code])}"
 
@@ -182,6 +186,7 @@ def _try(artefact: Artefact, seconds: float, barrier: Any, answers: Any, begun: 
     """In a process of its own: do a job's units for a while and tell what they cost."""
     try:
         graph = Graph(config.load())
+        graph.promise(artefact)  # Every command works it out.
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
             do, samples, per, weights = _job(graph, artefact, Path(scratch))
             do(samples[0])
@@ -270,7 +275,7 @@ def _image_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
             stylisation.stylise(generator, source, out, precision)
 
         return stylise, range(1000), stylisation.BATCH, 0
-    net = segmentation.build(params.networks.segmenter)
+    net = segmentation.build(params.network(artefact.name.rpartition("/")[0]))
     batch, precision = params.evaluation.batch, params.training.segmenter.precision
     target: Any = _noise(params, artefact.name.split("/")[2].rpartition("-")[0], batch)
     return lambda _: evaluation.evaluate(net, target, batch, precision), range(1000), batch, 0
@@ -290,22 +295,26 @@ def _training_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
     def noise(domain: str) -> Any:
         return _noise(params, domain.rpartition("/")[2], 1000)
 
+    def build(segmenter: str) -> Any:
+        return segmentation.build(params.network(f"segmenters/{segmenter}"))
+
     method: Any
     if isinstance(run, Translator):
-        task = segmentation.build(networks.segmenter) if run.task else None
+        own = params.network(f"translators/{artefact.name}") if run.task else None
+        task = segmentation.build(own) if own else None
         method = translation.Translator(
             run, params.training.translator, networks, {i: noise(i) for i in run.sources},
             noise(run.target), steps=steps, seed=seed, task=task,
-            judges={i: segmentation.build(networks.segmenter) for i in run.judges},
+            judges={i: build(judge) for i, judge in run.judges.items()},
         )  # fmt: skip
-        given = method.networks().values()
+        given = [*method.networks().values(), *list(method.generators.values()) * len(run.keep)]
     elif isinstance(run, Segmenter):
-        net = segmentation.build(networks.segmenter)
+        net = build(artefact.name)
         sets = [noise(item) for item in run.train_on]
         method = segmentation.Supervised(net, sets, params.training.segmenter, steps, seed)
         given = [net]
     else:
-        net = segmentation.build(networks.segmenter)
+        net = segmentation.build(params.network(f"adaptations/{artefact.name}"))
         sets = [noise(item) for item in params.sets(run)]
         method = adaptation.build(params, run, net, sets, noise(run.target), steps, seed)
         if isinstance(method, adaptation.Adda):

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from madan import labels
+from madan.looks import Colour, Look, Span
 
-Colour = tuple[float, float, float]
-Span = tuple[float, float]
 Point = tuple[float, float, float]
 
 VOID = "void"
@@ -47,25 +46,6 @@ PALE: Colour = (226, 226, 218)
 TAIL_LIGHT: Colour = (205, 30, 28)
 HEADLIGHT: Colour = (250, 248, 225)
 SIGNALS: tuple[Colour, ...] = ((240, 40, 30), (245, 190, 40), (40, 225, 110))
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a domain is coloured and filmed."""
-
-    tones: Mapping[str, Sequence[Colour]]  # hue, saturation and value; a thing picks one
-    texture: Mapping[str, Span]  # relative strength, grain in pixels of a 64-row image
-    sun: float  # 0 overcast, 1 hard shadows
-    windows: float  # how much window panes differ from their wall
-    fog: float
-    fog_colour: Colour
-    gain: float
-    gamma: float
-    saturation: float
-    tint: Colour
-    noise: float  # standard deviation in grey levels
-    blur: float  # standard deviation in pixels of a 64-row image
-    vignette: float
 
 
 @dataclass(frozen=True)

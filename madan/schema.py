@@ -41,6 +41,9 @@ class Miniature(Model):
     seed: int = Field(ge=0)
     size: Size
     images: dict[Name, dict[Literal["train", "val", "test"], Count]]
+    looks: dict[Name, Literal["gta5", "synthia", "cityscapes", "bdd100k"]] = Field(
+        {}, description="domains that show their layout's own scenes in another domain's look"
+    )
 
 
 class Layout(Model):
@@ -120,6 +123,12 @@ class SegmenterNetwork(Model):
     padding: Literal[1, 100]
 
 
+class Drn26Network(Model):
+    """DRN-C-26; the released judge has width 1."""
+
+    width: float = Field(ge=1 / 16, description="times the released channels, 16 to 512")
+
+
 class FeatureDiscriminatorNetwork(Model):
     """ADDA's discriminator of 1x1 convolutions on scores or features."""
 
@@ -138,6 +147,7 @@ class Networks(Model):
     """Sizes of the networks."""
 
     segmenter: SegmenterNetwork
+    drn26: Drn26Network
     generator: GeneratorNetwork
     discriminator: DiscriminatorNetwork
     feature_discriminator: FeatureDiscriminatorNetwork
@@ -202,6 +212,9 @@ class TranslatorTraining(Model):
     pool: int = Field(ge=0, description="history of fakes a discriminator sees; 0 = none")
     weights: TranslatorWeights
     gates: Gates
+    pairs: Literal["all"] | Count = Field(
+        description="ordered pairs of sources that SAD and CCD take a step: all, or so many drawn"
+    )
     stylise_precision: Precision
 
 
@@ -242,11 +255,19 @@ class Training(Model):
     log_every: Count = Field(description="steps averaged into one line of log.csv")
 
 
+class Verdict(Model):
+    """How near a published figure a row's mean over seeds must lie."""
+
+    points: Weight = Field(description="of mIoU; nearer is `reproduced`")
+    deviations: Weight = Field(description="of the seeds; nearer is `within seed noise`")
+
+
 class Evaluation(Model):
-    """What a score is measured on."""
+    """What a score is measured on, and how it compares with what was published."""
 
     split: Literal["train", "val", "test"]
     batch: Count
+    verdict: Verdict
 
 
 class Need(Model):
@@ -285,16 +306,21 @@ class Segmenter(Model):
     """A run of supervised training: F_i, F_A's start, the final F or the oracle."""
 
     train_on: Annotated[list[str], Field(min_length=1)]
+    network: Literal["fcn8s", "drn26"] = "fcn8s"
     start: Address | None = None
     steps: Count | None = None
     oracle: bool = False
 
 
 class Task(Model):
-    """F_A: the segmenter it starts from; updated every n-th step (0 = never)."""
+    """F_A: the segmenter it starts from, if not fresh; updated every n-th step (0 = never)."""
 
-    start: Name
+    start: Name | None = None
     update_every: int = Field(ge=0)
+    lr: Positive | None = Field(None, description="else training.translator.task_lr")
+    schedule: Literal["constant", "linear", "one-cycle"] = Field(
+        "constant", description="of its rate over the run's steps; linear falls as the generators'"
+    )
 
 
 class Translator(Model):
@@ -310,6 +336,7 @@ class Translator(Model):
     judges: dict[Name, Name] = {}
     task: Task | None = None
     steps: Count | None = None
+    keep: list[Count] = Field([], description="steps after which the generators are saved, too")
 
 
 class Adaptation(Model):
@@ -331,13 +358,29 @@ class Row(Model):
     row: Name
     setting: str
     run: Address
+    scale: Literal["miniature", "paper"] | None = Field(None, description="at this scale alone")
+    published: str | None = Field(None, description="the paper's figure: setting/method")
+    against: Name | None = Field(None, description="the row it is compared with, seed by seed")
 
 
 class Table(Model):
     """Rows evaluated on one target."""
 
     target: Name
+    against: Name | None = Field(None, description="the row that all others are compared with")
     rows: Annotated[list[Row], Field(min_length=1)]
+
+
+class Figure(Model):
+    """A picture: what it shows, and of which runs."""
+
+    shows: Literal[
+        "translation", "qualitative", "classes", "confusion", "heatmap", "training",
+        "discriminators", "features", "shares",
+    ]  # fmt: skip
+    runs: list[Address] = Field([], description="else the rows of its table")
+    table: Name = Field("miou", description="gives the target, and titles to runs")
+    images: Count = Field(5, description="scenes shown; of features: of each domain")
 
 
 class Params(Model):
@@ -357,7 +400,10 @@ class Params(Model):
     translators: dict[Name, Translator]
     adaptations: dict[Name, Adaptation]
     tables: dict[Name, Table]
-    paper: dict[str, Any] = Field({}, description="what `scale: paper` says otherwise")
+    figures: dict[Name, Figure] = Field({}, description="pictures: snakemake figures")
+    paper: dict[str, Any] = Field(
+        {}, description="what `scale: paper` says otherwise; null takes a domain or run away"
+    )
 
     def members(self, domain: str) -> list[str]:
         """Datasets behind a domain: itself, or the parts of its union."""
@@ -385,12 +431,36 @@ class Params(Model):
         after = isinstance(run, Adaptation) and run.method == "adda"
         return self.segmenters[str(run.start)].train_on if after else run.train_on
 
+    def architecture(self, address: str) -> str:
+        """Which network the segmenter of a run is: fcn8s or drn26."""
+        kind, name = address.split("/")
+        run = self.run(kind, name)
+        if isinstance(run, Segmenter):
+            return run.network
+        if isinstance(run, Adaptation):
+            found = started(run)
+        else:
+            found = [f"segmenters/{run.task.start}"] if run.task and run.task.start else []
+        return self.architecture(found[0]) if found else "fcn8s"
+
+    def network(self, address: str) -> SegmenterNetwork | Drn26Network:
+        """Sizes of the network that the segmenter of a run is."""
+        drn26 = self.architecture(address) == "drn26"
+        return self.networks.drn26 if drn26 else self.networks.segmenter
+
     def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
         """The run of that kind and name; Refusal when params.yaml has none."""
         runs = getattr(self, kind)
         if name not in runs:
             raise Refusal(f"params.yaml has no {kind}.{name}; {allowed(name, runs)}.")
         return runs[name]
+
+
+def started(run: Segmenter | Adaptation) -> list[str]:
+    """Address of the run whose segmenter F goes on from; none where its weights are fresh."""
+    if run.start is None:
+        return []
+    return [run.start if "/" in run.start else f"segmenters/{run.start}"]
 
 
 def allowed(word: str, names: Any) -> str:

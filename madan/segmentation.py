@@ -7,8 +7,9 @@ from torch import Tensor
 
 from madan import batches, labels, losses, parallel, training
 from madan.datasets import Pictures
+from madan.drn26 import DRN26, Net
 from madan.fcn8s import FCN8s
-from madan.schema import SegmenterNetwork, SegmenterTraining
+from madan.schema import Drn26Network, SegmenterNetwork, SegmenterTraining
 
 
 class Supervised:
@@ -16,7 +17,7 @@ class Supervised:
 
     def __init__(
         self,
-        net: FCN8s,
+        net: Net,
         sets: Sequence[Pictures],
         settings: SegmenterTraining,
         steps: int,
@@ -96,10 +97,11 @@ class Supervised:
         return batches.jitter(images, settings.jitter, self.seed, step, rows, sum(parts)), truth
 
 
-def build(network: SegmenterNetwork) -> FCN8s:
+def build(network: SegmenterNetwork | Drn26Network) -> Net:
     """F with fresh weights, on the device of this process."""
-    net = FCN8s(classes=len(labels.CLASSES), **network.model_dump())
-    return net.to(training.device())
+    sizes = network.model_dump()
+    kind = DRN26 if isinstance(network, Drn26Network) else FCN8s
+    return kind(classes=len(labels.CLASSES), **sizes).to(training.device())
 
 
 def shares(batch: int, sets: int) -> list[int]:

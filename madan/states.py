@@ -88,7 +88,7 @@ def write(folder: Path, key: str, step: int, content: Mapping[str, Any]) -> None
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-    flush_folder(folder)
+    flush(folder)
     mine = [saved for saved in found(folder, key) if saved.rank == rank]
     for saved in mine[:-KEPT]:
         saved.path.unlink(missing_ok=True)
@@ -142,8 +142,8 @@ def found(folder: Path, key: str) -> list[Saved]:
 
 
 def forget(folder: Path) -> None:
-    """Remove all states of a folder."""
-    for path in [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.new")]:
+    """Remove all states of a folder, and the weights that were kept beside them."""
+    for path in [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.safetensors"), *folder.glob("*.new")]:
         path.unlink(missing_ok=True)
 
 
@@ -158,9 +158,9 @@ def is_whole(path: Path) -> bool:
         return length == 0 and file.read() == _SEAL + digest.hexdigest().encode()
 
 
-def flush_folder(folder: Path) -> None:
-    """See the names in a folder on the disk."""
-    number = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """See a file, or the names in a folder, on the disk."""
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:

@@ -10,7 +10,7 @@ import csv
 import fcntl
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from madan import parallel, states
-from madan.progress import Meter
+from madan.progress import Board, Meter
 from madan.schema import Refusal
 
 Log = list[dict[str, float]]
@@ -47,6 +47,9 @@ class Run(NamedTuple):
     state: Path
     key: str
     settings: Mapping[str, Any]
+    keep: Sequence[int] = ()  # steps whose weights are given out, too
+    images: int | None = None  # that a step sees
+    board: Path | None = None  # where TensorBoard's files lie
 
 
 def device() -> torch.device:
@@ -69,16 +72,20 @@ def begin(seed: int, threads: int) -> None:
     torch.manual_seed(seed)
 
 
-def fit(method: Method, run: Run, log: Path) -> None:
+def fit(
+    method: Method, run: Run, log: Path, after: Callable[[int], None] = lambda done: None
+) -> None:
     """Train to the last step, going on from a saved state; write the log as CSV.
 
+    `after` is called with the number of steps done, after each and before a state of it is saved.
     Refusal when another process trains this run, when the state is another run's, or when a
     figure or a saved weight is not finite. On TERM, INT and USR1 the state is saved before
     leaving. Of several processes the first writes the log.
     """
     with _alone(run), signals() as asked:
         first, lines, window = _resume(method, run)
-        meter = Meter(run.title, run.steps, first)
+        meter = Meter(run.title, run.steps, first, images=run.images)
+        board = Board(None if parallel.rank() else run.board, first)
         try:
             for step in range(first, run.steps):
                 torch.manual_seed(_step_seed(run.seed, step, parallel.rank()))
@@ -89,15 +96,21 @@ def fit(method: Method, run: Run, log: Path) -> None:
                 window.append(figures)
                 done = step + 1
                 if done % run.log_every == 0 or done == run.steps:
-                    lines.append({"step": done, **_mean(window)})
+                    means = _mean(window)
+                    lines.append({"step": done, **means})
+                    board.figures(done, means)
                     window = []
                 meter.show(done, figures)
+                after(done)
                 if done < run.steps and (done % run.save_every == 0 or leave):
                     _save(method, run, done, lines, window)
+                    board.samples(done, method)
                     if leave:
                         raise SystemExit(128 + (asked or [signal.SIGTERM])[0])
+            board.samples(run.steps, method)
         finally:
             meter.close()
+            board.close()
     if parallel.rank() == 0:
         with log.open("w", newline="") as file:
             writer = csv.DictWriter(

@@ -12,6 +12,7 @@ pixel level (Hoffman et al. 2018); several sources with SAD, CCD and DSC are MAD
 from collections.abc import Iterable, Mapping
 from itertools import permutations
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,25 @@ from torch import Tensor, nn
 from madan import batches, checkpoints, losses, parallel, training
 from madan.datasets import Pictures
 from madan.discriminators import ImagePool, PatchGAN
-from madan.fcn8s import FCN8s
+from madan.drn26 import Net
 from madan.generator import Generator
 from madan.schema import Networks, TranslatorTraining
 from madan.schema import Translator as Run
 
 Images = dict[str, Tensor]
+Pairs = list[tuple[str, str]]
+
+
+class Made(NamedTuple):
+    """What the generators made in a step."""
+
+    adapted: Images  # x'_i = G_i(x_i)
+    back: Images  # G_{T->i}(x_T)
+    crossed: dict[tuple[str, str], Tensor]  # G_{T->i}(x'_j) by (i, j)
+
+    def into(self, i: str) -> list[Tensor]:
+        """The images of other sources that were sent to T and back as source i."""
+        return [image for (into, _), image in self.crossed.items() if into == i]
 
 
 class Translator:
@@ -40,8 +54,8 @@ class Translator:
         *,
         steps: int,
         seed: int,
-        judges: Mapping[str, FCN8s] = {},
-        task: FCN8s | None = None,
+        judges: Mapping[str, Net] = {},
+        task: Net | None = None,
         class_weights: Tensor | None = None,
     ):
         self.run, self.settings, self.steps, self.seed = run, settings, steps, seed
@@ -80,87 +94,144 @@ class Translator:
         factor = training.linear_decay(step, self.steps, settings.decay_from)
         training.set_rate(self.optimizers["G"], settings.lr * factor)
         training.set_rate(self.optimizers["D"], settings.lr_discriminator * factor)
-        sad = self.run.sad and step >= settings.gates.sad * self.steps
-        ccd = self.run.ccd and step >= settings.gates.ccd * self.steps
+        pairs = self._pairs(step)
+        sad = pairs if self.run.sad and step >= settings.gates.sad * self.steps else []
+        ccd = pairs if self.run.ccd and step >= settings.gates.ccd * self.steps else []
 
         drawn = self._draw(step)
         x = {i: drawn[i].images for i in self.sources}
         x_target = drawn[""].images
-        adapted, back, crossed, figures = self._update_generators(x, x_target, sad, ccd)
-        figures |= self._update_discriminators(x, x_target, adapted, back, crossed, sad)
+        made, figures = self._update_generators(x, x_target, sad, ccd)
+        figures |= self._update_discriminators(x, x_target, made, sad, ccd)
         every = self.run.task.update_every if self.run.task else 0
         if self.task is not None and every and step % every == 0:
             truth = torch.cat([drawn[i].truth() for i in self.sources])
-            figures["task"] = self._update_task(self.task, adapted, truth)
-        return {name: value.item() for name, value in figures.items()}
+            training.set_rate(self.optimizers["FA"], self._task_rate(step))
+            figures["task"] = self._update_task(self.task, made.adapted, truth)
+        return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
+
+    def _task_rate(self, step: int) -> float:
+        """F_A's learning rate in a step, as its schedule says."""
+        assert self.run.task is not None
+        rate, schedule = self.run.task.lr or self.settings.task_lr, self.run.task.schedule
+        if schedule == "one-cycle":
+            return rate * training.one_cycle(step, self.steps)
+        decay_from = self.settings.decay_from if schedule == "linear" else 1.0
+        return rate * training.linear_decay(step, self.steps, decay_from)
+
+    def _pairs(self, step: int) -> Pairs:
+        """Ordered pairs (i, j) of two sources that SAD and CCD take: all, or so many drawn."""
+        pairs = list(permutations(self.sources, 2))
+        wanted = self.settings.pairs
+        if wanted == "all" or wanted >= len(pairs):
+            return pairs
+        drawn = batches.stream(self.seed, "pairs", step).choice(len(pairs), wanted, replace=False)
+        return [pairs[k] for k in sorted(drawn)]
+
+    def look(self) -> dict[str, Tensor]:
+        """The first image of every source [3, h, w], and beside it what G_i makes of it now."""
+        shown = {}
+        for i, pictures in self.sources.items():
+            image = torch.from_numpy(pictures.image(0).copy())[None]
+            x = batches.scale(image).to(training.device())
+            with torch.no_grad():
+                made = self.G(i).eval()(x)
+            self.G(i).train()
+            shown[f"G_{i}"] = torch.cat([x[0], made[0]], dim=2)
+        return shown
 
     def _update_generators(
-        self, x: Images, x_target: Tensor, sad: bool, ccd: bool
-    ) -> tuple[Images, Images, dict[tuple[str, str], Tensor], dict[str, Tensor]]:
+        self, x: Images, x_target: Tensor, sad: Pairs, ccd: Pairs
+    ) -> tuple[Made, dict[str, Tensor]]:
         """Minimise the sum of the paper's terms over the generators; return their images."""
-        weights, pairs = self.settings.weights, list(permutations(x, 2))
         _require_grad(self.discriminators.values(), False)
-        adapted = {i: self.G(i)(x[i]) for i in x}
-        back = {i: self.GT(i)(x_target) for i in x}
-        crossed = {(i, j): self.GT(i)(adapted[j]) for i, j in pairs} if ccd else {}
-        terms: dict[str, Tensor] = {}
-        for i in x:
-            terms[f"gan_target.{i}"] = losses.adversarial(self.DT(i)(adapted[i]), real=True)
-            terms[f"gan_source.{i}"] = losses.adversarial(self.D(i)(back[i]), real=True)
-            terms[f"cycle.{i}"] = losses.cycle(self.GT(i)(adapted[i]), x[i]) + losses.cycle(
-                self.G(i)(back[i]), x_target
-            )
-            if weights.identity:
-                terms[f"identity.{i}"] = losses.cycle(self.G(i)(x_target), x_target) + losses.cycle(
-                    self.GT(i)(x[i]), x[i]
-                )
-            if self.run.semantic != "none":
-                terms[f"semantic.{i}"] = self._semantic(i, x[i], adapted[i])
-        for i, j in pairs:
-            share = 1 / (len(x) - 1)
-            if sad:
-                fooled = losses.adversarial(self.DA(i)(adapted[j]), real=True)
-                terms[f"sad.{i}"] = terms.get(f"sad.{i}", 0) + share * fooled
-            if ccd:
-                fooled = losses.adversarial(self.D(i)(crossed[i, j]), real=True)
-                terms[f"ccd.{i}"] = terms.get(f"ccd.{i}", 0) + share * fooled
+        made, terms = self._generate(x, x_target, ccd)
+        terms |= self._fool(made, sad, ccd)
+        if self.run.semantic != "none":
+            terms |= self._semantic(x, made.adapted)
+        weights = self.settings.weights
         weighed = [getattr(weights, name.split(".")[0]) * term for name, term in terms.items()]
         training.descend(self.optimizers["G"], torch.stack(weighed).sum())
         _require_grad(self.discriminators.values(), True)
-        return _detach(adapted), _detach(back), _detach(crossed), _detach(terms)
+        return Made(*(_detach(images) for images in made)), _detach(terms)
 
-    def _semantic(self, i: str, source: Tensor, adapted: Tensor) -> Tensor:
+    def _generate(self, x: Images, x_target: Tensor, ccd: Pairs) -> tuple[Made, dict[str, Tensor]]:
+        """All images of a step, and the terms that compare them: cycle and identity."""
+        made, terms = Made({}, {}, {}), {}
+        same = bool(self.settings.weights.identity)
+        for i in x:
+            made.back[i], *own = _through(self.GT(i), [x_target, *([x[i]] * same)])
+            made.adapted[i], again, *target = _through(
+                self.G(i), [x[i], made.back[i], *([x_target] * same)]
+            )
+            terms[f"cycle.{i}"] = losses.cycle(again, x_target)
+            if same:
+                kept = losses.cycle(target[0], x_target) + losses.cycle(own[0], x[i])
+                terms[f"identity.{i}"] = kept
+        for i in x:
+            others = [j for into, j in ccd if into == i]
+            again, *crossed = _through(self.GT(i), [made.adapted[j] for j in (i, *others)])
+            terms[f"cycle.{i}"] = terms[f"cycle.{i}"] + losses.cycle(again, x[i])
+            made.crossed.update({(i, j): image for j, image in zip(others, crossed, strict=True)})
+        return made, terms
+
+    def _fool(self, made: Made, sad: Pairs, ccd: Pairs) -> dict[str, Tensor]:
+        """The terms of the generators that discriminators set: GAN both ways, SAD and CCD."""
+        terms: dict[str, Tensor] = {}
+        for names in self._target_groups():
+            said = _through(self.DT(names[0]), [made.adapted[i] for i in names])
+            for i, output in zip(names, said, strict=True):
+                terms[f"gan_target.{i}"] = losses.adversarial(output, real=True)
+        for i in made.adapted:
+            own, *others = _through(self.D(i), [made.back[i], *made.into(i)])
+            terms[f"gan_source.{i}"] = losses.adversarial(own, real=True)
+            if ccd:
+                terms[f"ccd.{i}"] = _share(made.adapted, ccd) * _fooled(others, like=own)
+            if sad:
+                rivals = [made.adapted[j] for of, j in sad if of == i]
+                said = _through(self.DA(i), rivals)
+                terms[f"sad.{i}"] = _share(made.adapted, sad) * _fooled(said, like=own)
+        return terms
+
+    def _semantic(self, x: Images, adapted: Images) -> dict[str, Tensor]:
         """DSC: KL(F_A(x'_i) || F_i(x_i)); SC has F_i on both images."""
-        judge = self.judges[i]
-        current = judge
+        seen = {i: batches.imagenet(image) for i, image in adapted.items()}
         if self.run.semantic == "dsc" and self.task is not None:
             current = self.task.eval().requires_grad_(False)
-        with torch.no_grad():
-            said = judge(batches.imagenet(source))
-        return losses.semantic_consistency(current(batches.imagenet(adapted)), said)
+            now = dict(zip(seen, _through(current, list(seen.values())), strict=True))
+        else:
+            now = {i: self.judges[i](image) for i, image in seen.items()}
+        terms = {}
+        for i, judge in self.judges.items():
+            with torch.no_grad():
+                said = judge(batches.imagenet(x[i]))
+            terms[f"semantic.{i}"] = losses.semantic_consistency(now[i], said)
+        return terms
 
     def _update_discriminators(
-        self, x: Images, x_target: Tensor, adapted: Images, back: Images,
-        crossed: Mapping[tuple[str, str], Tensor], sad: bool,
-    ) -> dict[str, Tensor]:  # fmt: skip
+        self, x: Images, x_target: Tensor, made: Made, sad: Pairs, ccd: Pairs
+    ) -> dict[str, Tensor]:
         """Teach every discriminator real from fake; fakes of D_T and D_i come from a history."""
-        shown = {i: self.pools[f"pool_T_{i}"].query(adapted[i]) for i in x}
+        shown = {i: self.pools[f"pool_T_{i}"].query(made.adapted[i]) for i in x}
         terms: dict[str, Tensor] = {}
         for i in x:
-            fakes = [self.pools[f"pool_{i}"].query(back[i])]
-            fakes += [image for (into, _), image in crossed.items() if into == i]
-            terms[f"d_source.{i}"] = _tell(self.D(i), [x[i]], fakes)
-            if not self.run.shared:
-                terms[f"d_target.{i}"] = _tell(self.DT(i), [x_target], [shown[i]])
+            fakes = [(self.pools[f"pool_{i}"].query(made.back[i]), 1.0)]
+            if ccd:
+                # The mean over it and one from each other source, where all pairs are taken.
+                crossing = _share(x, ccd) * (len(x) - 1) / len(x)
+                fakes = [(fakes[0][0], 1 / len(x)), *((c, crossing) for c in made.into(i))]
+            terms[f"d_source.{i}"] = _tell(self.D(i), x[i], fakes)
             if sad:
-                others = [shown[j] for j in x if j != i]
-                terms[f"d_sad.{i}"] = _tell(self.DA(i), [shown[i]], others)
-        if self.run.shared:
-            terms["d_target"] = _tell(self.DT(""), [x_target], list(shown.values()))
+                rivals = [(shown[j], _share(x, sad)) for of, j in sad if of == i]
+                terms[f"d_sad.{i}"] = _tell(self.DA(i), shown[i], rivals)
+        for names in self._target_groups():
+            fakes = [(shown[i], 1 / len(names)) for i in names]
+            name = "d_target" if self.run.shared else f"d_target.{names[0]}"
+            terms[name] = _tell(self.DT(names[0]), x_target, fakes)
         training.descend(self.optimizers["D"], torch.stack(list(terms.values())).sum())
         return _detach(terms)
 
-    def _update_task(self, task: FCN8s, adapted: Images, truth: Tensor) -> Tensor:
+    def _update_task(self, task: Net, adapted: Images, truth: Tensor) -> Tensor:
         """One step of F_A on the adapted images with their sources' labels."""
         task.train().requires_grad_(True)
         scores = task(batches.imagenet(torch.cat(list(adapted.values()))))
@@ -220,6 +291,10 @@ class Translator:
         """D_T, for images of the target; shared by all sources or one for each."""
         return self.discriminators["DT" if self.run.shared else f"DT_{i}"]
 
+    def _target_groups(self) -> list[list[str]]:
+        """Sources by their D_T: all of them, or each alone."""
+        return [list(self.sources)] if self.run.shared else [[i] for i in self.sources]
+
     def DA(self, i: str) -> nn.Module:
         """D_A^i, for images adapted from source i."""
         return self.discriminators[f"DA_{i}"]
@@ -236,11 +311,31 @@ def _build(run: Run, networks: Networks) -> tuple[dict[str, nn.Module], dict[str
     return {n: g.to(place) for n, g in made.items()}, {n: d.to(place) for n, d in told.items()}
 
 
-def _tell(discriminator: nn.Module, real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Half the loss on real and half the loss on fake images, each a mean over its list."""
-    on_real = [losses.adversarial(discriminator(image), real=True) for image in real]
-    on_fake = [losses.adversarial(discriminator(image), real=False) for image in fake]
-    return (torch.stack(on_real).mean() + torch.stack(on_fake).mean()) / 2
+def _through(network: nn.Module, images: list[Tensor]) -> list[Tensor]:
+    """Outputs of a network for several batches, seen at once: normalised one image at a time,
+    they are those of separate calls, and faster."""
+    if not images:
+        return []
+    return list(network(torch.cat(images)).split([len(batch) for batch in images]))
+
+
+def _share(sources: Images, pairs: Pairs) -> float:
+    """Weight of a pair: 1/(M-1) of all M(M-1), and more where only some were drawn."""
+    return len(sources) / len(pairs)
+
+
+def _fooled(said: list[Tensor], like: Tensor) -> Tensor:
+    """Sum over outputs of a discriminator that ought to take them for real; 0 of none."""
+    return sum((losses.adversarial(o, real=True) for o in said), like.new_zeros(()))
+
+
+def _tell(discriminator: nn.Module, real: Tensor, fakes: list[tuple[Tensor, float]]) -> Tensor:
+    """Half the loss on real images and half the loss on fake ones, which have these weights."""
+    on_real, *on_fake = _through(discriminator, [real, *(image for image, _ in fakes)])
+    loss = losses.adversarial(on_real, real=True)
+    for said, (_, weight) in zip(on_fake, fakes, strict=True):
+        loss = loss + weight * losses.adversarial(said, real=False)
+    return loss / 2
 
 
 def _require_grad(modules: Iterable[nn.Module], needed: bool) -> None:

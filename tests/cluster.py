@@ -76,7 +76,7 @@ def missing() -> str | None:
     return None
 
 
-def until(fact, seconds: float = 60):
+def until(fact, seconds: float = 150):
     """Wait until `fact()` is true and give its value."""
     deadline = time.monotonic() + seconds
     while not (value := fact()):

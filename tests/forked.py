@@ -92,8 +92,8 @@ def _command(folder, words, environment, shown, said):
 
 def _watch(shown: Steps) -> None:
     class Meter(progress.Meter):
-        def __init__(self, title, total, first=0, every=30):
-            super().__init__(title, total, first, every)
+        def __init__(self, title, total, first=0, **more):
+            super().__init__(title, total, first, **more)
             shown.first.value = shown.done.value = first
 
         def show(self, done, figures):

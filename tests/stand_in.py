@@ -21,7 +21,7 @@ KINDS = {
 }
 FILES = (
     "items.json", "weights.safetensors", "log.csv", "images.npy", "labels.npy", "score.json",
-    "0/images.npy", "translation.png",
+    "0/images.npy", "figure.png", "figure.pdf",
 )  # fmt: skip
 
 
@@ -34,10 +34,11 @@ def main() -> None:
     seed, planned = int(options.get("--seed", 0)), options["--planned"]
     graph, artefact, _ = assembly.begin(KINDS[command], "/".join(names), seed, planned)
     if command == "table":
-        path = graph.table(names[0])
-        certificates.write_whole(path, f"row\n{graph.planned(artefact)}\n")
+        path, pages = graph.table(names[0]), list(graph.pages(names[0]).values())
+        for page in pages:
+            certificates.write_whole(page, f"row\n{graph.planned(artefact)}\n")
         certificates.write_whole(path.with_name("metrics.json"), '{"row": {"miou19": 1.0}}\n')
-        line = graph.certify(artefact, path.parent, [path])
+        line = graph.certify(artefact, path.parent, pages)
         certificates.write_whole(graph.certificate(artefact), line)
         return
     with graph.publish(artefact) as out:

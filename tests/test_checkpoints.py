@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from madan import __version__, checkpoints
+from madan.discriminators import PatchGAN
+from madan.drn26 import DRN26
+from madan.fcn8s import FCN8s
 from madan.schema import Refusal
 
 STORY = {"settings": {"training": {"lr": 1e-05}, "run": {"start": None}}, "seed": 3, "step": 600}
@@ -189,3 +192,27 @@ def test_story_with_a_wrong_byte_is_refused_or_read(whole, data):
     wrong.write_bytes(content)
     with contextlib.suppress(Refusal):
         assert isinstance(checkpoints.story(wrong), dict)
+
+
+def slim(width):
+    return FCN8s(
+        classes=19, widths=[width] * 5, convs=[1] * 5, pools=[1, 1, 0, 1, 1], head=8,
+        head_kernel=3, norm="group", dropout=0.0, padding=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("is_there", "wanted", "words"),
+    [
+        (slim(8), slim(16), r"there it is fcn8s \(16 channels .*here fcn8s \(8 channels"),
+        (slim(8), DRN26(classes=19, width=1 / 16), r"there it is drn26 .*here fcn8s"),
+        (DRN26(classes=19, width=1 / 16), slim(8), r"there it is fcn8s .*here drn26 \(1 channels"),
+        (PatchGAN(ndf=4, layers=2, norm="none"), slim(8), "there it is fcn8s .*here PatchGAN"),
+    ],
+)
+def test_another_architecture_or_width_is_refused_with_both_and_the_file(
+    path, is_there, wanted, words
+):
+    checkpoints.save(path, {"F": is_there}, STORY)
+    with refused(rf"{path}: weights of F do not fit the network of params.yaml .*{words}"):
+        checkpoints.load(path, "F", wanted)

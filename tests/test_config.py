@@ -32,7 +32,8 @@ def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
 def test_paper_scale_differs_only_where_it_says_so(raw):
     small, paper = (config.resolve(raw | {"scale": scale}) for scale in SCALES)
     assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
-    assert paper.tables == small.tables and paper.adaptations["madan"] == small.adaptations["madan"]
+    assert paper.tables["comparison"] == small.tables["comparison"]
+    assert paper.adaptations["madan"] == small.adaptations["madan"]
     assert paper.networks.discriminator.norm == small.networks.discriminator.norm
     assert paper.domains["both"] == small.domains["both"]
 
@@ -104,6 +105,14 @@ def test_missing_file_is_a_sentence(tmp_path):
         ("segmenters", "pooled", "start", "translators/cyclegan-gta5", ["no task segmenter"]),
         ("segmenters", "pooled", "start", "segmenters/poled", ["did you mean pooled"]),
         ("segmenters", "pooled", "start", "pooled", ["segmenters.pooled.start", "'pooled'"]),
+        ("segmenters", "pooled", "network", "fcn", ["segmenters.pooled.network", "'fcn'"]),
+        (
+            "segmenters",
+            "madan-pixel",
+            "network",
+            "drn26",
+            ["segmenters.madan-pixel.start", "translators/madan, whose network is fcn8s", "drn26"],
+        ),
         ("translators", "cyclegan-gta5", "sad", True, ["there is one"]),
         ("translators", "cyclegan-gta5", "ccd", True, ["there is one"]),
         ("translators", "cyclegan-gta5", "target", "gta5", ["both source and target"]),
@@ -113,6 +122,11 @@ def test_missing_file_is_a_sentence(tmp_path):
         ("translators", "madan", "semantic", "none", ["has judges but semantic: none"]),
         ("translators", "madan", "task", None, ["dsc needs task"]),
         ("translators", "madan", "start", ["cyclegan-gta5"], ["covers gta5"]),
+        ("translators", "madan", "keep", [60, 60], ["keep names step 60 twice"]),
+        ("translators", "madan", "keep", [60, 150], ["step 150 of 150", "the run itself"]),
+        ("translators", "madan", "task", {"update_every": 0}, ["no start and never learns"]),
+        ("segmenters", "pooled", "train_on", ["madan@60/gta5"], ["madan@60", "allowed: none"]),
+        ("segmenters", "pooled", "train_on", ["madam@60/gta5"], ["did you mean madan"]),
         ("translators", "madan", "judges", {"gta5": "source-gta5", "synthia": "none"}, ["none"]),
         ("adaptations", "madan", "start", "madan", ["madan-pixel"]),
         ("adaptations", "madan", "method", "dann", ["'dann'"]),
@@ -131,6 +145,13 @@ def test_impossible_run_is_refused(raw, kind, run, key, value, words):
     refused(raw, f"{kind}.{run}", *words)
 
 
+def test_parts_of_a_batch_are_refused_where_it_is_normalised_over(raw):
+    raw["training"]["segmenter"]["accumulate"] = 2
+    assert config.resolve(raw)
+    raw["segmenters"]["source-gta5"]["network"] = "drn26"
+    refused(raw, "segmenters.source-gta5", "drn26", "training.segmenter.accumulate is 2")
+
+
 def test_runs_that_wait_for_each_other_are_refused(raw):
     raw["segmenters"]["source-gta5"] = {"train_on": ["cyclegan-gta5/gta5"]}
     raw["translators"]["cyclegan-gta5"] |= {
@@ -142,6 +163,18 @@ def test_runs_that_wait_for_each_other_are_refused(raw):
 def test_two_rows_of_one_name_are_refused(raw):
     raw["tables"]["miou"]["rows"][1]["row"] = "source-gta5"
     refused(raw, "two rows called source-gta5")
+
+
+def test_row_compared_with_none_of_its_table_is_refused(raw):
+    raw["tables"]["comparison"]["rows"][0]["against"] = "pooled"
+    refused(raw, "tables.comparison row source-gta5: against names pooled", "cycada-gta5")
+    raw["tables"]["comparison"]["against"] = "oracel"
+    refused(raw, "tables.comparison.against", "did you mean oracle?")
+
+
+def test_figure_that_the_paper_never_published_is_refused(raw):
+    raw["tables"]["comparison"]["rows"][0]["published"] = "source-only/GTA"
+    refused(raw, "tables.comparison row source-gta5: published", "did you mean source-only/GTA5?")
 
 
 def test_row_of_a_missing_run_is_refused(raw):
@@ -329,6 +362,32 @@ def test_another_source_is_a_diff_of_params_only(raw):
         "sources": ["gta5", "synthia", "third"], "target": "cityscapes", "sad": True, "ccd": True,
     }  # fmt: skip
     assert config.resolve(raw).translators["wide"].sad
+
+
+def test_looks_are_those_that_the_miniature_draws():
+    from madan import looks, miniature
+
+    section = schema.Miniature.model_json_schema()["properties"]["looks"]
+    [look] = section["patternProperties"].values()
+    assert set(look["enum"]) == set(looks.LOOKS) == set(miniature.CONTENTS)
+
+
+def test_look_of_an_unknown_domain_is_refused(raw):
+    raw["miniature"]["looks"] = {"gta-ceiling": "cityscapes"}
+    refused(raw, "miniature.looks names gta-ceiling", "did you mean gta5-ceiling?")
+
+
+def test_null_at_paper_scale_takes_a_domain_away(raw):
+    raw["paper"]["domains"]["gta5-ceiling"] = None
+    assert "gta5-ceiling" in config.resolve(raw).domains
+    assert "gta5-ceiling" not in config.resolve(raw | {"scale": "paper"}).domains
+
+
+@pytest.mark.parametrize(("scale", "there"), [("miniature", True), ("paper", False)])
+def test_a_row_may_stand_at_one_scale_alone(raw, scale, there):
+    raw["tables"]["miou"]["rows"][-1]["scale"] = "miniature"
+    rows = config.resolve(raw | {"scale": scale}).tables["miou"].rows
+    assert ("oracle" in [row.row for row in rows]) == there
 
 
 def test_digest_does_not_depend_on_the_order_of_keys():

@@ -529,3 +529,16 @@ def test_missing_manifest_is_named_with_the_way_out(drawn, tmp_path):
     (folder / "manifest.json").unlink()
     with refused(f"{folder / 'manifest.json'} not found: make it with snakemake {folder}/digest"):
         Pictures("gta5", [folder], [folder])
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", ".."])
+def test_a_list_that_names_files_elsewhere_is_refused(drawn, tmp_path, name):
+    [folder] = prepare(drawn, tmp_path, "gta5")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["items"][0]["name"] = name
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with refused("leads out of its folder"):
+        Pictures("gta5", [folder], [folder]).called(0)
+    with refused("leads out of its folder"):
+        listed = datasets.Verified({name: ("", "")}, {})
+        datasets.prepare(dataset("gta5", drawn / "gta5"), "train", 0, listed, folder)

@@ -111,7 +111,9 @@ def test_what_was_made_by_name_follows_the_settings_through_dvc_and_is_guarded(r
     row = {"row": "x", "setting": "", "run": "segmenters/source-gta5"}
     repository.change("tables.other", {"target": "cityscapes", "rows": [row]})
     score = f"{RESULTS}/scores/segmenters/source-gta5/cityscapes-val/seed0/digest"
-    figure = f"{RESULTS}/figures/cyclegan-gta5/seed0/digest"
+    curves = {"shows": "training", "runs": ["translators/cyclegan-gta5"]}
+    repository.change("figures.curves", curves)
+    figure = f"{RESULTS}/figures/curves/digest"
     repository.snakemake("results/tables/other.csv", score, figure)
     repository.change("training.segmenter.lr", 0.5)
     repository.change("training.translator.lr", 0.5)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import PROJECT, ROWS, World, tiny
 from ruamel.yaml import YAML
 
@@ -30,6 +31,7 @@ def test_table_holds_a_line_for_each_row_with_its_protocol(finished):
     for line in lines:
         assert (line["scale"], line["split"], line["images"]) == ("miniature", "test", "8")
         assert line["resolution"] == "64x128" and line["target"] == "cityscapes"
+        assert line["torch"] == torch.__version__
         assert 0 <= float(line["miou19"]) <= 100 and int(line["classes"]) <= 19
         assert len(line["settings"]) == len(line["data"]) == len(line["code"]) == 16
     assert len({line["settings"] for line in lines}) == 3

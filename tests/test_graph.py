@@ -47,7 +47,9 @@ def test_only_the_oracle_and_evaluation_stand_on_labels_of_the_target(raw, graph
     """A prepared set of the target reaches the others only through translators and adaptations."""
     for name, run in graph.params.segmenters.items():
         inputs = graph.inputs(Artefact("segmenters", name))
-        of_target = [other for other in inputs if other.name.startswith("cityscapes/")]
+        of_target = [
+            other for other in inputs if other.name.startswith(("cityscapes/", "bdd100k/"))
+        ]
         assert bool(of_target) == run.oracle
 
 
@@ -191,7 +193,10 @@ def test_damaged_certificate_is_refused(tmp_path, text):
         (Artefact("prepared", "both/train/0"), "gta5, synthia, cityscapes"),
         (Artefact("prepared", "gta5/training/0"), "train, val, test"),
         (Artefact("prepared", "gta5/train/9"), "allowed: 0"),
-        (Artefact("scores", "translators/madan/cityscapes-val"), "segmenters, adaptations"),
+        (Artefact("scores", "translators/cyclegan-gta5/cityscapes-val"), "has no task"),
+        (Artefact("scores", "stylised/madan/cityscapes-val"), "segmenters, adaptations"),
+        (Artefact("stylised", "madan@2/gta5"), "madan@2.*translators.madan.keep.*allowed: none"),
+        (Artefact("figures", "madan@2"), "madan@2"),
         (Artefact("tables", "miuo"), "did you mean miou"),
         (Artefact("miniature", "kitti"), "gta5"),
     ],
@@ -199,6 +204,29 @@ def test_damaged_certificate_is_refused(tmp_path, text):
 def test_unknown_artefact_is_refused_with_what_is_allowed(graph, artefact, words):
     with pytest.raises(Refusal, match=words):
         graph.check(artefact)
+
+
+def test_a_kept_step_is_stylised_by_itself_and_made_by_its_translator(raw, graph):
+    raw["translators"]["madan"]["keep"] = [1, 2]
+    raw["segmenters"]["early"] = {"train_on": ["madan@1/gta5", "madan/synthia"]}
+    graph = Graph(config.resolve(raw))
+    early, late, end = (
+        Artefact("stylised", f"{run}/gta5") for run in ("madan@1", "madan@2", "madan")
+    )
+    assert len({graph.folder(each) for each in (early, late, end)}) == 3
+    assert len({graph.promise(each) for each in (early, late, end)}) == 3
+    assert graph.inputs(early) == graph.inputs(end)
+    assert early in graph.inputs(Artefact("segmenters", "early"))
+    for other in ("figures", "releases"):
+        name = "madan@1" if other == "figures" else "madan@1/gta5"
+        assert early in graph.ancestry([Artefact(other, name)]) or other == "releases"
+        graph.check(Artefact(other, name))
+
+
+def test_a_translator_with_a_task_segmenter_is_scored_as_a_segmenter_is(graph):
+    scored = Artefact("scores", "translators/joint/cityscapes-val")
+    graph.check(scored)
+    assert Artefact("translators", "joint") in graph.inputs(scored)
 
 
 # --- Code ------------------------------------------------------------------------------------
@@ -210,7 +238,8 @@ def package(tmp_path):
 
 
 def digest(package, *modules):
-    certificates.code_digest.cache_clear()
+    for remembered in (certificates.code_digest, certificates._imports, certificates._syntax):
+        remembered.cache_clear()
     return certificates.code_digest(package, *modules)
 
 
@@ -274,3 +303,42 @@ def test_certificate_is_one_line(graph):
     assert text.count("\n") == 1 and set(json.loads(text)) == {
         "content", "settings", "code", "inputs", "data", "files",
     }  # fmt: skip
+
+
+def test_the_network_of_a_segmenter_is_a_setting_of_what_is_made_of_it(raw):
+    def of(kind, name):
+        return set(graph.settings(Artefact(kind, name))["networks"])
+
+    raw = tiny(raw)
+    raw["segmenters"]["source-gta5"]["network"] = "drn26"
+    graph = Graph(config.resolve(raw))
+    assert of("segmenters", "source-gta5") == {"drn26"}
+    assert of("segmenters", "source-synthia") == {"segmenter"}
+    # One judge is the DRN, the other and F_A are not.
+    assert of("translators", "madan") == {"generator", "discriminator", "segmenter", "drn26"}
+    assert of("translators", "cyclegan-gta5") == {"generator", "discriminator"}
+    assert of("adaptations", "madan") == {"feature_discriminator", "segmenter"}
+    before = graph.promise(Artefact("segmenters", "source-synthia"))
+    raw["networks"]["drn26"]["width"] = 0.5
+    wider = Graph(config.resolve(raw))
+    assert wider.promise(Artefact("segmenters", "source-synthia")) == before
+    assert wider.promise(Artefact("segmenters", "source-gta5")) != graph.promise(
+        Artefact("segmenters", "source-gta5")
+    )
+
+
+@pytest.mark.parametrize("scale", ["miniature", "paper"])
+def test_no_run_is_trained_twice_under_two_names(raw, scale):
+    graph = Graph(config.resolve(raw | {"scale": scale}))
+    kinds = ("segmenters", "translators", "adaptations")
+    trained = [artefact for artefact in graph.everything() if artefact.kind in kinds]
+    promises = [(artefact.kind, *graph.promise(artefact)) for artefact in trained]
+    twice = [a.name for a, p in zip(trained, promises, strict=True) if promises.count(p) > 1]
+    assert not twice
+
+
+def test_every_run_of_the_settings_is_needed_by_a_table(raw):
+    params = config.resolve(raw)
+    needed = {(a.kind, a.name) for a in Graph(params).everything()}
+    for kind in ("segmenters", "translators", "adaptations"):
+        assert {(kind, name) for name in getattr(params, kind)} <= needed

@@ -2,19 +2,21 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import dataset
+from conftest import PROJECT, dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from madan import datasets, labels, layouts, miniature, native
+from madan import config, datasets, labels, layouts, miniature, native, verify
 from madan.layouts import LAYOUTS, UNKNOWN
 from madan.schema import Layout, Refusal
 
@@ -393,6 +395,24 @@ def test_colours_of_ones_own_are_classes_ignored_or_unknown(tmp_path):
     for kind in (label, label.convert("RGBA"), indexed):
         truth, _ = read_own(tmp_path, own, kind)
         assert truth.tolist() == [[10, 13, 13], [255, UNKNOWN, UNKNOWN]], kind.mode
+
+
+def test_the_example_of_the_document_is_read_as_it_stands_there(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document = (PROJECT / "docs/data.md").read_text()
+    example = YAML(typ="safe").load(re.search("```yaml\n(.*?)```", document, re.DOTALL)[1])
+    raw["layouts"] |= example["layouts"]
+    raw["paper"]["domains"] |= example["paper"]["domains"]
+    data = config.resolve(raw | {"scale": "paper"}).dataset("mine")
+    for folder in ("train", "validation"):
+        stem = f"{folder}/my trip/1"
+        touch(data.root, f"photos/{stem}.jpg", f"masks/{stem}.png")
+        Image.effect_noise((6, 4), 99).save(data.root / f"photos/{stem}.jpg")
+        ids = Image.fromarray(np.array([[0, 7, 3, 4, 255, 0]] * 4, np.uint8))
+        ids.save(data.root / f"masks/{stem}.png")
+    for split in ("train", "val"):
+        report = verify.verify("mine", data, split)
+        assert (report.status, list(report.pairs)) == (verify.FIT, ["my trip/1"])
 
 
 def test_ids_of_another_release_mean_the_same(tmp_path):

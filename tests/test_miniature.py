@@ -1,5 +1,7 @@
 """The miniature world: repeatable, the same scene in every look, a class mix of its own."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,45 @@ def classes_of(domain: str, scenes: int) -> set[str]:
 def test_same_seed_draws_the_same_bytes(domain):
     for once, again in zip(scene(domain), scene(domain), strict=True):
         assert once.tobytes() == again.tobytes()
+
+
+def digest_of(domain: str, looks) -> str:
+    sha = hashlib.sha256()
+    for split in miniature.SPLITS[domain]:
+        for index in range(3):
+            for look in (None, *looks):
+                for part in scene(domain, index, split, size=(64, 128), look=look):
+                    sha.update(part.tobytes())
+    return sha.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("domain", "digest"),
+    [
+        ("gta5", "280c4d038b1c9ed5"),
+        ("synthia", "79a25b4fc14d74cf"),
+        ("cityscapes", "10f9a8477faf4f98"),
+    ],
+)
+def test_a_further_domain_leaves_the_pixels_of_the_first_three_as_they_were(domain, digest):
+    assert digest_of(domain, ("gta5", "synthia", "cityscapes")) == digest
+
+
+def test_the_second_target_is_another_place_and_another_camera():
+    """Darker, redder and on wider roads than the first; its pixels are these."""
+    drawn = {
+        target: [scene(target, index, size=(64, 128)) for index in range(20)]
+        for target in ("cityscapes", "bdd100k")
+    }
+    mean = {
+        target: np.mean([image for image, _ in pairs], (0, 1, 2)) for target, pairs in drawn.items()
+    }
+    assert mean["bdd100k"].sum() < 0.8 * mean["cityscapes"].sum()
+    red = {target: values[0] / values[2] for target, values in mean.items()}
+    assert red["bdd100k"] > 1.2 * red["cityscapes"]
+    road = {t: np.mean([label == 0 for _, label in pairs]) for t, pairs in drawn.items()}
+    assert road["bdd100k"] > road["cityscapes"]
+    assert digest_of("bdd100k", ()) == "0b6cfdcda5adde25"
 
 
 def test_a_scene_does_not_depend_on_what_was_drawn_before():
@@ -62,8 +103,9 @@ def test_a_scene_fills_its_bottom_rows_with_ground_at_any_size():
             assert labels.CLASSES.index("sky") not in bottom
 
 
-def test_the_target_shows_all_19_classes():
-    assert classes_of("cityscapes", 40) == set(labels.CLASSES)
+@pytest.mark.parametrize("target", ["cityscapes", "bdd100k"])
+def test_each_target_shows_all_19_classes(target):
+    assert classes_of(target, 40) == set(labels.CLASSES)
 
 
 def test_each_source_misses_classes_and_together_they_cover_all_19():
@@ -73,14 +115,15 @@ def test_each_source_misses_classes_and_together_they_cover_all_19():
     assert gta5 | synthia == set(labels.CLASSES)
 
 
-def test_only_the_target_has_ignored_pixels_and_they_lie_at_the_bottom():
+def test_only_the_targets_have_ignored_pixels_and_they_lie_at_the_bottom():
     drawn = {
         domain: np.stack([scene(domain, index)[1] for index in range(12)]) == labels.IGNORE
         for domain in miniature.CONTENTS
     }
     assert not drawn["gta5"].any() and not drawn["synthia"].any()
-    assert 0 < drawn["cityscapes"].mean() < 0.06
-    assert not drawn["cityscapes"][:, : SIZE[0] * 3 // 4].any()
+    for target in ("cityscapes", "bdd100k"):
+        assert 0 < drawn[target].mean() < 0.06
+        assert not drawn[target][:, : SIZE[0] * 3 // 4].any()
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,15 @@ from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "labels", "schema", "config"},
-    {"certificates", "graph", "guard", "scene", "miniature", "native", "layouts", "datasets",
-     "verify", "batches", "generator", "discriminators", "fcn8s", "checkpoints", "progress",
-     "parallel", "states", "devices"},
+    {"__init__", "labels", "published", "schema", "config"},
+    {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
+     "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
+     "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training"},
     {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
-    {"tables", "figures", "export", "plan"},
+    {"tables", "pages", "figures", "export", "plan", "prediction"},
     {"assembly"},
+    {"gallery"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
@@ -136,6 +137,17 @@ def test_dvc_versions_every_place_where_results_lie(raw):
     for artefact in graph.everything():
         path = graph.certificate(artefact)
         assert any(path.is_relative_to(place) for place in places), path
+
+
+def test_artifacts_and_plots_of_dvc_are_results_that_the_tables_need(raw):
+    text = (PROJECT / "dvc.yaml").read_text().replace("${scale}", "miniature")
+    said = YAML(typ="safe").load(text.replace("${seeds[0]}", "0"))
+    graph = Graph(config.resolve(raw))
+    made = {graph.folder(artefact) for artefact in graph.everything()}
+    shown = [path for plot in said["plots"] for each in plot.values() for path in each["y"]]
+    for path in map(Path, [*shown, *(each["path"] for each in said["artifacts"].values())]):
+        if path != Path("results/miou.csv"):
+            assert path.parent in made or any(path in folder.parents for folder in made), path
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

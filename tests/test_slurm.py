@@ -90,7 +90,7 @@ class Submitted:
 
     def end(self, expect: int = 0) -> str:
         try:
-            assert self.process.wait(120) == expect, self.said[-5000:]
+            assert self.process.wait(300) == expect, self.said[-5000:]
         finally:
             self.process.kill()
         return self.said

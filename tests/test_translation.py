@@ -1,6 +1,9 @@
 """Facts of pixel-level training: who moves whom, what the switches mean, what CycleGAN is."""
 
+import collections
 import copy
+import itertools
+import math
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from conftest import tiny, write_set
 from madan import batches, checkpoints, config, losses, schema, segmentation, training
 from madan.discriminators import ImagePool, PatchGAN
 from madan.generator import Generator
-from madan.translation import Translator
+from madan.translation import Made, Translator
 
 SOURCES = ("one", "two", "three")
 CROP = (16, 32)
@@ -47,10 +50,30 @@ def build(params, tmp_path):
     return build
 
 
-def dsc(**more):
-    judges = dict.fromkeys(SOURCES[:2], "judge")
+def dsc(names=SOURCES[:2], **more):
+    judges = dict.fromkeys(names, "judge")
     task = {"start": "judge", "update_every": 1} | more
     return {"semantic": "dsc", "judges": judges, "task": task}
+
+
+def pairs(names):
+    """All ordered pairs of two."""
+    return list(itertools.permutations(names, 2))
+
+
+def exact(method):
+    """The method in double precision, where rounding does not show.
+
+    In single precision Adam makes whole steps of the rounding errors of gradients that ought to be
+    0, such as those of a bias before a normalisation.
+    """
+    for module in (*method.modules.values(), *method.judges.values()):
+        module.double()
+    draw = method._draw
+    method._draw = lambda step: {
+        name: batch._replace(images=batch.images.double()) for name, batch in draw(step).items()
+    }
+    return method
 
 
 def weights(modules):
@@ -65,7 +88,7 @@ def moved(before, modules):
 
 def test_one_source_with_all_switches_off_is_cyclegan_step_by_step(build, params):
     """The reference is CycleGAN's algorithm written out for two domains, A and B."""
-    ours = build(count=1)
+    ours = exact(build(count=1))
     settings = params.training.translator
     training.begin(0, 1)
     sizes, judged = params.networks.generator, params.networks.discriminator
@@ -75,6 +98,8 @@ def test_one_source_with_all_switches_off_is_cyclegan_step_by_step(build, params
     parts = [p for g in (g_ab, g_ba) for n, p in g.named_parameters() if n != "colour.weight"]
     groups = [{"params": parts, "factor": 1.0}]
     groups += [{"params": [g_ab.colour.weight, g_ba.colour.weight], "factor": settings.colour_lr}]
+    for module in (g_ab, g_ba, d_a, d_b, pool_a, pool_b):
+        module.double()
     betas = (settings.beta1, 0.999)
     of_g = torch.optim.Adam(groups, settings.lr, betas, fused=True)
     judges = [*d_a.parameters(), *d_b.parameters()]
@@ -86,8 +111,8 @@ def test_one_source_with_all_switches_off_is_cyclegan_step_by_step(build, params
         factor = training.linear_decay(step, settings.steps, settings.decay_from)
         training.set_rate(of_g, settings.lr * factor)
         training.set_rate(of_d, settings.lr_discriminator * factor)
-        a = batches.draw(ours.sources["one"], 0, step, 2, CROP, settings.flip).images
-        b = batches.draw(ours.target, 0, step, 2, CROP, settings.flip).images
+        drawn = ours._draw(step)
+        a, b = drawn["one"].images, drawn[""].images
         fake_b, fake_a = g_ab(a), g_ba(b)
         loss = (d_b(fake_b) - 1).pow(2).mean() + (d_a(fake_a) - 1).pow(2).mean()
         circle = (g_ba(fake_b) - a).abs().mean() + (g_ab(fake_a) - b).abs().mean()
@@ -107,17 +132,83 @@ def test_one_source_with_all_switches_off_is_cyclegan_step_by_step(build, params
             torch.testing.assert_close(ours.networks()[name].state_dict()[key], value)
 
 
+def by_the_formulas(method, step):
+    """One step of MADAN with all gates open, a formula and a call of a network at a time."""
+    settings, names, drawn = method.settings, list(method.sources), method._draw(step)
+    x, x_t, w = {i: drawn[i].images for i in names}, drawn[""].images, settings.weights
+    g, gt, d, dt, da = method.G, method.GT, method.D, method.DT, method.DA
+    share = 1 / (len(names) - 1)
+    real, fake = (lambda out: (out - 1).pow(2).mean()), (lambda out: out.pow(2).mean())
+    view = batches.imagenet
+    training.set_rate(method.optimizers["G"], settings.lr)
+    training.set_rate(method.optimizers["D"], settings.lr_discriminator)
+    method.optimizers["G"].zero_grad()
+    adapted, back = {i: g(i)(x[i]) for i in names}, {i: gt(i)(x_t) for i in names}
+    total = 0
+    for i in names:
+        others = [j for j in names if j != i]
+        total += w.gan_target * real(dt(i)(adapted[i])) + w.gan_source * real(d(i)(back[i]))
+        total += w.cycle * (gt(i)(adapted[i]) - x[i]).abs().mean()
+        total += w.cycle * (g(i)(back[i]) - x_t).abs().mean()
+        total += w.identity * (g(i)(x_t) - x_t).abs().mean()
+        total += w.identity * (gt(i)(x[i]) - x[i]).abs().mean()
+        now = method.task.eval()(view(adapted[i])).log_softmax(1)
+        then = method.judges[i](view(x[i])).log_softmax(1)
+        total += w.semantic * (now.exp() * (now - then)).sum(1).mean()
+        total += w.sad * share * sum(real(da(i)(adapted[j])) for j in others)
+        total += w.ccd * share * sum(real(d(i)(gt(i)(adapted[j]))) for j in others)
+    crossed = {i: [gt(i)(adapted[j]).detach() for j in names if j != i] for i in names}
+    total.backward()
+    method.optimizers["G"].step()
+
+    method.optimizers["D"].zero_grad()
+    shown = {i: method.pools[f"pool_T_{i}"].query(adapted[i]) for i in names}
+    total = 0
+    for i in names:
+        fakes = [method.pools[f"pool_{i}"].query(back[i]), *crossed[i]]
+        total += (real(d(i)(x[i])) + sum(fake(d(i)(image)) for image in fakes) / len(fakes)) / 2
+        others = sum(fake(da(i)(shown[j])) for j in names if j != i)
+        total += (real(da(i)(shown[i])) + share * others) / 2
+        targets = [i] if not method.run.shared else names
+        total += (real(dt(i)(x_t)) + fake(dt(i)(shown[i]))) / 2 / len(targets)
+    total.backward()
+    method.optimizers["D"].step()
+
+    method.optimizers["FA"].zero_grad()
+    method.task.train()
+    scores = method.task(view(torch.cat(list(adapted.values())).detach()))
+    truth = torch.cat([drawn[i].labels for i in names])
+    torch.nn.functional.cross_entropy(scores, truth, ignore_index=255).backward()
+    method.optimizers["FA"].step()
+
+
+@pytest.mark.parametrize(("count", "shared"), [(2, True), (2, False), (3, True)])
+def test_networks_that_see_their_images_at_once_learn_what_the_formulas_say(build, count, shared):
+    weights = build().settings.weights.model_copy(update={"identity": 0.5})
+    more = {"weights": weights, "decay_from": 1.0}
+    switches = dsc(SOURCES[:count]) | {"sad": True, "ccd": True, "shared": shared}
+    ours, theirs = (exact(build(count, settings=more, **switches)) for _ in range(2))
+    for step in range(3):
+        torch.manual_seed(step)
+        ours.update(step)
+        torch.manual_seed(step)
+        by_the_formulas(theirs, step)
+    for name, network in theirs.networks().items():
+        for key, value in network.state_dict().items():
+            torch.testing.assert_close(ours.networks()[name].state_dict()[key], value)
+
+
 def test_each_half_of_a_step_moves_only_its_own_networks(build):
     method = build(sad=True, ccd=True, **dsc())
     x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
     before = weights(method.networks())
-    adapted, back, crossed, _ = method._update_generators(x, x["one"], sad=True, ccd=True)
+    made, _ = method._update_generators(x, x["one"], sad=pairs(x), ccd=pairs(x))
     assert moved(before, method.networks()) == set(method.generators)
     before = weights(method.networks())
-    method._update_discriminators(x, x["one"], adapted, back, crossed, sad=True)
+    method._update_discriminators(x, x["one"], made, sad=pairs(x), ccd=pairs(x))
     assert moved(before, method.networks()) == set(method.discriminators)
     before = weights(method.networks())
-    method._update_task(method.task, adapted, torch.zeros(4, *CROP, dtype=torch.long))
+    method._update_task(method.task, made.adapted, torch.zeros(4, *CROP, dtype=torch.long))
     assert moved(before, method.networks()) == {"FA"}
 
 
@@ -134,7 +225,8 @@ def test_judges_never_move_and_collect_no_gradient(build):
 def test_consistency_compares_the_moving_task_segmenter_with_the_source_judge(build):
     method = build(**dsc())
     source, adapted = torch.rand(2, 2, 3, *CROP) * 2 - 1
-    said = method._semantic("one", source, adapted)
+    x, made = {"one": source, "two": source}, {"one": adapted, "two": source}
+    said = method._semantic(x, made)["semantic.one"]
     method.task.eval()
     expected = losses.semantic_consistency(
         method.task(batches.imagenet(adapted)), method.judges["one"](batches.imagenet(source))
@@ -142,13 +234,15 @@ def test_consistency_compares_the_moving_task_segmenter_with_the_source_judge(bu
     torch.testing.assert_close(said, expected)
     with torch.no_grad():
         next(method.task.parameters()).add_(0.5)
-    assert method._semantic("one", source, adapted) != said
+    assert method._semantic(x, made)["semantic.one"] != said
 
 
 def test_sc_has_the_same_frozen_judge_on_both_images(build):
     method = build(semantic="sc", judges=dict.fromkeys(SOURCES[:2], "judge"))
-    image = torch.rand(2, 3, *CROP) * 2 - 1
-    assert method._semantic("one", image, image).item() == pytest.approx(0, abs=1e-6)
+    x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
+    assert [term.item() for term in method._semantic(x, x).values()] == pytest.approx(
+        [0, 0], abs=1e-6
+    )
 
 
 def test_sad_and_ccd_run_over_ordered_pairs_of_three_sources(build):
@@ -158,9 +252,47 @@ def test_sad_and_ccd_run_over_ordered_pairs_of_three_sources(build):
     sad = sum(losses.adversarial(method.DA("two")(adapted[j]), True) for j in ("one", "three")) / 2
     crossed = [method.GT("two")(adapted[j]) for j in ("one", "three")]
     ccd = sum(losses.adversarial(method.D("two")(image), True) for image in crossed) / 2
-    figures = method._update_generators(x, x["one"], sad=True, ccd=True)[3]
+    figures = method._update_generators(x, x["one"], sad=pairs(x), ccd=pairs(x))[1]
     torch.testing.assert_close(figures["sad.two"], sad.detach())
     torch.testing.assert_close(figures["ccd.two"], ccd.detach())
+
+
+@pytest.mark.parametrize("drawn", [1, 2])
+def test_pairs_that_are_drawn_mean_what_all_of_them_say(build, drawn):
+    """Over every draw that there is, the mean of each term is the term over all pairs."""
+    method = build(count=3, sad=True, ccd=True, settings={"pool": 0})
+    training.set_rate(method.optimizers["D"], 0.0)
+    x = {name: torch.rand(1, 3, *CROP) * 2 - 1 for name in SOURCES}
+
+    def terms(taken):
+        with torch.no_grad():
+            made, _ = method._generate(x, x["one"], taken)
+            pulls = method._fool(made, taken, taken)
+        return pulls | method._update_discriminators(x, x["one"], made, taken, taken)
+
+    all_of_them = terms(pairs(SOURCES))
+    found = [terms(list(some)) for some in itertools.combinations(pairs(SOURCES), drawn)]
+    for name, value in all_of_them.items():
+        mean = torch.stack([each[name] for each in found]).mean()
+        torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-6)
+    assert found[0]["sad.three"] == 0 != found[0]["sad.one"]
+
+
+def test_drawn_pairs_are_a_function_of_seed_and_step_and_all_are_drawn_as_often(build):
+    method, same = (build(count=3, sad=True, ccd=True, settings={"pairs": 2}) for _ in range(2))
+    steps = [method._pairs(step) for step in range(600)]
+    assert steps == [same._pairs(step) for step in range(600)]
+    assert {len(set(each)) for each in steps} == {2}
+    counts = collections.Counter(pair for each in steps for pair in each)
+    assert set(counts) == set(pairs(SOURCES)) and min(counts.values()) > 160
+    assert method._pairs(0) != build(3, seed=1, sad=True, settings={"pairs": 2})._pairs(0)
+
+
+def test_three_sources_with_drawn_pairs_train(build):
+    method = build(count=3, sad=True, ccd=True, settings={"pairs": 2})
+    before = weights(method.networks())
+    assert all(math.isfinite(value) for step in range(2) for value in method.update(step).values())
+    assert moved(before, method.networks()) == set(method.networks())
 
 
 def test_d_a_learns_its_own_adapted_domain_as_real_and_the_others_as_fake(build):
@@ -168,7 +300,7 @@ def test_d_a_learns_its_own_adapted_domain_as_real_and_the_others_as_fake(build)
     x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
     d = method.DA("one")
     expected = ((d(x["one"]) - 1).pow(2).mean() + d(x["two"]).pow(2).mean()) / 2
-    figures = method._update_discriminators(x, x["one"], x, x, {}, sad=True)
+    figures = method._update_discriminators(x, x["one"], Made(x, x, {}), pairs(x), [])
     torch.testing.assert_close(figures["d_sad.one"], expected.detach())
 
 
@@ -186,7 +318,7 @@ def test_identity_keeps_images_that_are_in_the_domain_already(build):
     x, x_target = torch.rand(2, 2, 3, *CROP) * 2 - 1
     kept = (method.G("one")(x_target) - x_target).abs().mean()
     kept = kept + (method.GT("one")(x) - x).abs().mean()
-    figures = method._update_generators({"one": x}, x_target, sad=False, ccd=False)[3]
+    figures = method._update_generators({"one": x}, x_target, sad=[], ccd=[])[1]
     torch.testing.assert_close(figures["identity.one"], kept.detach())
 
 
@@ -241,3 +373,22 @@ def test_colour_matrix_learns_at_its_own_rate(build, params):
     rates = {group["lr"] for group in method.optimizers["G"].param_groups}
     lr = params.training.translator.lr
     assert rates == {lr, lr * params.training.translator.colour_lr}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1]),
+        ("linear", [1, 1, 2 / 6]),
+        ("one-cycle", [training.one_cycle(step, 10) for step in (0, 4, 8)]),
+    ],
+)
+def test_rate_of_the_task_segmenter_is_a_function_of_the_step(build, params, schedule, expected):
+    method = build(**dsc(schedule=schedule, lr=0.5), settings={"decay_from": 0.4})
+    rates = []
+    for step in (0, 4, 8):
+        method.update(step)
+        rates.append(method.optimizers["FA"].param_groups[0]["lr"] / 0.5)
+    assert rates == pytest.approx(expected)
+    task_lr = params.training.translator.task_lr
+    assert build(**dsc())._task_rate(3) == pytest.approx(task_lr)

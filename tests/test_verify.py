@@ -762,13 +762,18 @@ def narrow(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(command, narrow):
+def test_a_full_disk_is_a_sentence_leaves_nothing_half_written_and_the_next_run_completes(
+    command, narrow
+):
     command("verify", "gta5/train")
     folder = narrow("data/prepared", "size=64k")
     code, said = command("prepare", "gta5/train/0")
     assert code == 1
     assert "No space left on device" in said and "Traceback" not in said
     assert not [path for path in folder.rglob("*") if path.is_file()]
+    subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+    assert command("prepare", "gta5/train/0")[0] == 0
+    assert len(list(folder.rglob("digest"))) == 1
 
 
 @pytest.mark.parametrize("place", ["data/prepared", "data/verified", "results"])

@@ -9,6 +9,8 @@ import pytest
 from conftest import PROJECT, ROWS, World, tiny
 from ruamel.yaml import YAML
 
+from madan import config
+
 RESULTS = "results/miniature"
 FROM_MADAN = {
     f"{RESULTS}/translators/madan/seed0",
@@ -201,10 +203,10 @@ def test_a_misspelt_key_ends_the_plan_with_one_sentence(world):
 
 def test_a_target_that_no_run_makes_is_refused_with_the_nearest(world):
     said = world.snakemake("-n", f"{RESULTS}/segmenters/poled/seed0/digest", expect=1)
-    assert "did you mean pooled?" in said
+    assert "did you mean pooled?" in said and "Traceback" not in said
 
 
-def test_missing_datasets_are_all_named_before_anything_runs(world):
+def test_missing_datasets_are_all_named_before_anything_that_needs_them_runs(world):
     world.change("scale", "paper")
     said = world.snakemake(expect=1)
     roots = "data/raw/gta5", "data/raw/synthia", "data/raw/cityscapes"
@@ -212,6 +214,11 @@ def test_missing_datasets_are_all_named_before_anything_runs(world):
         [line] = [line for line in said.splitlines() if f": {root}," in line]
         assert source in line and "GB" in line
     assert "Traceback" not in said and not (world.root / "results").exists()
+    (world.root / "data/raw/gta5/images").mkdir(parents=True)
+    shard = "data/prepared/paper/gta5/train-600x1080/0-of-32"
+    assert world.planned(f"{shard}/digest") == {shard, "data/verified/paper/gta5/train"}
+    said = world.snakemake("-n", expect=1)
+    assert "data/raw/synthia," in said and "data/raw/gta5," not in said
 
 
 def test_another_scale_has_paths_of_its_own(done):
@@ -236,3 +243,20 @@ def test_another_raw_file_is_verified_and_what_follows_from_it(done):
     assert not done.planned(f"{of_val}/digest", f"{of_train}/digest")
     image.with_name("b_leftImg8bit.png").touch()
     assert done.planned(f"{of_val}/digest", f"{of_train}/digest") == {of_val}
+
+
+def test_the_papers_tables_plan_every_run_once_at_full_size(world):
+    """Every run of the settings and no other, each once, for all tables together."""
+    raw = YAML(typ="safe").load(PROJECT / "params.yaml") | {"scale": "paper"}
+    world.write(raw)
+    for name in ("gta5", "synthia", "cityscapes", "bdd100k"):
+        (world.root / "data/raw" / name).mkdir(parents=True)
+    said = world.snakemake("-n", "tables")
+    outputs = [line.split()[1].rstrip(",") for line in said.splitlines() if "    output:" in line]
+    assert len(outputs) == len(set(outputs))
+    params = config.resolve(raw)
+    for kind in ("segmenters", "translators", "adaptations"):
+        planned = {o.split("/")[3] for o in outputs if o.startswith(f"results/paper/{kind}/")}
+        assert planned == set(getattr(params, kind))
+    tables = {f"results/tables/{name}.csv" for name in params.tables if name != "miou"}
+    assert tables <= set(outputs) and "results/miou.csv" in outputs

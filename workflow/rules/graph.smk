@@ -63,7 +63,11 @@ def asks(rule):
 
 def node(kind, name, wildcards):
     artefact = Artefact(kind, name.format(**wildcards), int(wildcards.get("seed", 0)))
-    GRAPH.check(artefact)
+    try:
+        GRAPH.check(artefact)
+    except Refusal as refusal:
+        # As an exception it would drown in Snakemake's own lines.
+        sys.exit(f"madan: {refusal}")
     return artefact
 
 
@@ -93,10 +97,9 @@ def needed_by_table(name):
 
 
 def raw(wildcards):
-    absent = [(name, GRAPH.params.dataset(name)) for name in GRAPH.absent()]
-    if absent:
-        # Raised as an exception, it would drown in Snakemake's own lines.
-        lines = [wanted(name, dataset) for name, dataset in absent]
+    absent = {name: GRAPH.params.dataset(name) for name in GRAPH.absent()}
+    if wildcards.domain in absent:
+        lines = [wanted(name, dataset) for name, dataset in absent.items()]
         sys.exit(
             "madan: these datasets are missing; put them, or links, where params.yaml says:\n  "
             + "\n  ".join(lines)

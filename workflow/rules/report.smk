@@ -49,6 +49,9 @@ rule table:
         needed_by_table("{run}"),
     output:
         "results/tables/{run}.csv",
+        "results/tables/{run}.md",
+        "results/tables/{run}.tex",
+        "results/tables/differences/{run}.csv",
         "results/tables/{run}.digest",
     log:
         "logs/tables/{run}.log",
@@ -62,12 +65,12 @@ rule figure:
     input:
         needed("figures", "{run}"),
     output:
-        "results/{scale}/figures/{run}/seed{seed}/digest",
-        "results/{scale}/figures/{run}/seed{seed}/translation.png",
+        "results/{scale}/figures/{run}/digest",
+        "results/{scale}/figures/{run}/figure.png",
+        "results/{scale}/figures/{run}/figure.pdf",
     log:
-        "logs/{scale}/figures/{run}/seed{seed}.log",
+        "logs/{scale}/figures/{run}.log",
     params:
         planned=planned("figures", "{run}"),
     shell:
-        "madan figure {wildcards.run} --seed {wildcards.seed}"
-        " --planned {params.planned} > {log} 2>&1"
+        "madan figure {wildcards.run} --planned {params.planned} > {log} 2>&1"

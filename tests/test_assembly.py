@@ -1,0 +1,110 @@
+"""Training as a command does it: kept steps, interruptions, what is published."""
+
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from conftest import tiny
+from safetensors import safe_open
+from test_graph import make
+from test_training import Walk
+
+from madan import assembly, certificates, checkpoints, config, training
+from madan.graph import Artefact, Graph
+from madan.schema import Refusal
+
+ARTEFACT = Artefact("translators", "cyclegan-gta5")
+
+
+@pytest.fixture
+def go(raw, tmp_path, monkeypatch):
+    """Train a small method as the translator that keeps steps 2 and 4 of 6; give its folder."""
+
+    def go(place, kill=None):
+        (tmp_path / place).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        params = tiny(raw)
+        params["training"]["translator"]["steps"] = 6
+        params["training"]["save_every"] = 3
+        params["translators"]["cyclegan-gta5"]["keep"] = [2, 4]
+        graph = Graph(config.resolve(params))
+        for other in graph.inputs(ARTEFACT):
+            if not graph.certificate(other).exists():
+                make(graph, other)
+        run = assembly.training_run(graph, ARTEFACT, None)
+        method = Walk(kill)
+        assembly.train(graph, ARTEFACT, method, run, method.modules, kept=method.modules)
+        return graph.folder(ARTEFACT).absolute()
+
+    return go
+
+
+def weights(path):
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def test_kept_steps_are_given_out_and_say_which_they_are(go):
+    folder = go("whole")
+    names = {"weights.safetensors", "weights-step2.safetensors", "weights-step4.safetensors"}
+    assert {path.name for path in folder.iterdir()} == names | {"digest", "log.csv"}
+    told = {name: checkpoints.story(folder / name)["step"] for name in names}
+    assert sorted(told.values()) == [2, 4, 6] and told["weights-step4.safetensors"] == 4
+    two, four, six = (weights(folder / name) for name in sorted(names))
+    assert not torch.equal(two["net.0.weight"], four["net.0.weight"])
+    assert not torch.equal(four["net.0.weight"], six["net.0.weight"])
+    certificates.verify(folder, folder.with_name("read"))
+    assert not list(folder.parents[4].glob("state/**/*.safetensors"))
+
+
+@pytest.mark.parametrize("kill", [0, 1, 2, 3, 4])
+def test_an_interrupted_run_gives_out_the_same_bytes_for_every_kept_step(go, kill):
+    whole = go("whole")
+    with pytest.raises(SystemExit):
+        go("broken", kill)
+    broken = go("broken")
+    for path in whole.iterdir():
+        assert path.read_bytes() == (broken / path.name).read_bytes()
+
+
+def test_kept_weights_that_are_gone_are_refused_by_name(go, tmp_path):
+    with pytest.raises(SystemExit):
+        go("broken", 4)
+    [kept] = [path for path in tmp_path.glob("broken/state/**/*-step2.safetensors")]
+    kept.unlink()
+    with pytest.raises(Refusal, match="step2.safetensors is gone.*delete .* from the start"):
+        go("broken")
+    shutil.rmtree(kept.parent)
+    go("broken")
+
+
+def test_a_run_that_is_asked_to_leave_ends_as_the_signal_says(go):
+    with pytest.raises(SystemExit) as ended:
+        go("broken", 2)
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
+def test_generators_of_a_kept_step_are_found_by_its_name(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph = Graph(config.resolve(tiny(raw)))
+    folder = graph.folder(Artefact("translators", "madan"))
+    assert assembly.weights(graph, "translators/madan", 0) == folder / "weights.safetensors"
+    kept = assembly.weights(graph, "translators/madan@120", 0)
+    assert kept == folder / "weights-step120.safetensors"
+
+
+def test_the_task_segmenter_of_a_translator_is_its_segmenter(raw, tmp_path, monkeypatch):
+    from madan import segmentation
+
+    monkeypatch.chdir(tmp_path)
+    graph = Graph(config.resolve(tiny(raw)))
+    training.begin(0, 1)
+    task = segmentation.build(graph.params.networks.segmenter)
+    path = assembly.weights(graph, "translators/joint", 0)
+    os.makedirs(path.parent)
+    checkpoints.save(path, {"FA": task}, {})
+    loaded = assembly.segmenter(graph, "translators/joint", 0)
+    for one, other in zip(task.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -1,0 +1,101 @@
+"""Figures: small, the same bytes for the same numbers, and they show what they are given."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from madan import figures, labels
+from madan.figures import Panel
+
+
+def numbers(*shape):
+    return np.random.default_rng(0).uniform(0, 100, shape)
+
+
+def drawn(kind):
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (64, 128, 3), dtype=np.uint8) for _ in range(3)]
+    ids = [rng.integers(0, 19, (64, 128), dtype=np.uint8) for _ in range(3)]
+    steps = np.arange(10, 200, 10)
+    line = steps, np.exp(-steps / 50)
+    match kind:
+        case "translation":
+            blocks = [{"gta5": images, "labels": ids}, {"cityscapes (target)": images}]
+            return figures.translation(blocks)
+        case "qualitative":
+            return figures.qualitative({"image": images, "truth": ids, "madan": ids})
+        case "mosaic":
+            return figures.mosaic({"a/street": images[:2], "wide": [images[0][:20]] * 2})
+        case "classes":
+            absent = numbers(2, 19)
+            absent[:, 16] = np.nan
+            return figures.classes({"source-only": absent, "madan": numbers(2, 19)})
+        case "heatmap":
+            columns = [*labels.CLASSES, "mIoU 19", "mIoU 16", "mIoU 13"]
+            return figures.heatmap({f"row {k}": numbers(22) for k in range(2)}, columns)
+        case "confusion":
+            return figures.confusion({"madan": numbers(19, 19)})
+        case "curves":
+            panels = [
+                Panel(f"term {k}", {"gta5": [line], "synthia": [line, line]}) for k in range(4)
+            ]
+            return figures.curves(
+                [*panels, Panel("SAD", {"gta5": [line]}, [(60, "gate")], [(0.3, "x")])]
+            )
+        case "features":
+            domains = {"gta5": rng.normal(size=(9, 2)), "cityscapes": rng.normal(2, 1, (9, 2))}
+            return figures.features({"before": domains, "after": domains})
+        case "shares":
+            return figures.shares({name: numbers(19) for name in ("gta5", "synthia", "cityscapes")})
+
+
+KINDS = "translation qualitative mosaic classes heatmap confusion curves features shares".split()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_figure_is_a_small_png_and_pdf(kind, tmp_path):
+    figures.save(drawn(kind), tmp_path / "figure.png")
+    for name in ("figure.png", "figure.pdf"):
+        assert 0 < (tmp_path / name).stat().st_size <= figures.BYTES
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width >= 900 and picture.height >= 300
+
+
+@pytest.mark.parametrize("kind", ["mosaic", "classes"])
+def test_the_same_numbers_give_the_same_bytes(kind, tmp_path):
+    for folder in ("one", "two"):
+        figures.save(drawn(kind), tmp_path / folder / "figure.png")
+    for name in ("figure.png", "figure.pdf"):
+        one, two = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
+        assert one == two
+
+
+def test_large_images_still_make_small_files(tmp_path):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (600, 1080, 3), dtype=np.uint8) for _ in range(5)]
+    figures.save(figures.translation([{f"row {k}": images for k in range(8)}]), tmp_path / "f.png")
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) <= figures.BYTES
+
+
+def test_images_are_reduced_to_so_many_pixels_and_labels_stay_classes():
+    image = np.zeros((1024, 2048, 3), np.uint8)
+    assert figures.reduced(image, 5000).shape == (50, 100, 3)
+    ids = np.random.default_rng(0).choice(np.array([0, 18, 255], np.uint8), (400, 400))
+    assert set(np.unique(figures.reduced(ids, 5000))) == {0, 18, 255}
+    assert figures.reduced(ids[:10], 5000) is not None and figures.reduced(ids[:10]).shape == (
+        10,
+        400,
+    )
+
+
+def test_a_class_that_is_absent_from_every_seed_has_no_mean():
+    seeds = np.array([[np.nan, 10.0, np.nan], [np.nan, 30.0, 8.0]])
+    np.testing.assert_array_equal(figures.over_seeds(seeds), [np.nan, 20, 8])
+
+
+@pytest.mark.parametrize("pair", [(a, b) for a in range(8) for b in range(a)])
+def test_no_two_colours_of_lines_are_close(pair):
+    """Also not in grey, as they come from a printer: where two are, their markers differ."""
+    one, two = (tuple(int(figures.COLOURS[k][i : i + 2], 16) for i in (1, 3, 5)) for k in pair)
+    assert np.abs(np.subtract(one, two)).sum() > 60
+    assert figures.MARKERS[pair[0]] != figures.MARKERS[pair[1]]
