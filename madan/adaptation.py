@@ -7,7 +7,7 @@ L_task: stage 3 of the paper, where D_F sees one F on both sides. MDAN is in mda
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -115,10 +115,10 @@ class Adda:
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         settings = self.settings
         shared = zip(self.sets, shares(settings.batch, len(self.sets)), strict=True)
-        crop = settings.crop, settings.flip
-        x = [batches.draw(pictures, self.seed, step, n, *crop).images for pictures, n in shared]
-        x_target = batches.draw(self.target, self.seed, step, settings.batch, *crop).images
-        return torch.cat(x).to(training.device()), x_target.to(training.device())
+        how: Any = {"crop": settings.crop, "flip": settings.flip, "device": training.device()}
+        x = [batches.draw(pictures, self.seed, step, n, **how).images for pictures, n in shared]
+        x_target = batches.draw(self.target, self.seed, step, settings.batch, **how).images
+        return torch.cat(x), x_target
 
 
 class Feat:

@@ -76,6 +76,12 @@ def _images(graph: Graph, artefact: Artefact) -> int:
     return training.translator.batch * (1 + len(graph.params.translators[artefact.name].sources))
 
 
+def _precision(graph: Graph, artefact: Artefact) -> str:
+    """What a run is trained in: of generators and in adaptation bf16 loses too much."""
+    segmenter = artefact.kind == "segmenters"
+    return graph.params.training.segmenter.precision if segmenter else "fp32"
+
+
 def train(
     graph: Graph, artefact: Artefact, method: Any, run: Any, modules: Any,
     check: Callable[[], None] = lambda: None, kept: Any = None,
@@ -93,6 +99,7 @@ def train(
         "code": graph.promise(artefact)[1],
         "modules": certificates.module_digests(graph.package, *MODULES[artefact.kind]),
         "processes": parallel.size(),
+        "precision": training.resolved(_precision(graph, artefact)),
     }
     if parallel.rank():  # Of several processes, the first publishes.
         training.fit(method, run, Path(os.devnull))
@@ -184,7 +191,7 @@ def generator(graph: Graph, run: str, source: str, seed: int) -> Any:
     training.begin(seed, graph.params.training.threads)
     net = Generator(**graph.params.networks.generator.model_dump())
     checkpoints.load(weights(graph, f"translators/{run}", seed), f"G_{source}", net)
-    return net.to(training.device())
+    return training.compiled(net.to(training.device()), graph.params.training.compile)
 
 
 def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, dict[str, Any]]:
@@ -208,6 +215,7 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "checkpoint": "last step",
         "step": story["step"],
         "torch": story["torch"],
+        "precision": training.resolved(graph.params.training.segmenter.precision),
     }
     return segmenter(graph, run, seed), shown, protocol
 
@@ -226,12 +234,12 @@ def start(graph: Graph, address: str, seed: int) -> Any:
 
 def segmenter(graph: Graph, address: str, seed: int) -> Any:
     """The trained segmenter F of the run `kind/name`; of a translator, its F_A."""
-    from madan import checkpoints, segmentation
+    from madan import checkpoints, segmentation, training
 
     net = segmentation.build(graph.params.network(address))
     name = "FA" if address.startswith("translators/") else "F"
     checkpoints.load(weights(graph, address, seed), name, net)
-    return net
+    return training.compiled(net, graph.params.training.compile)
 
 
 def pictures(

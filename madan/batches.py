@@ -20,6 +20,7 @@ from madan.schema import Refusal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CPU = torch.device("cpu")
 
 
 class Batch(NamedTuple):
@@ -27,11 +28,6 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor | None
-
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return Batch(self.images.to(device), labels)
 
     def truth(self) -> Tensor:
         """The train ids, of a batch that was drawn with them."""
@@ -60,7 +56,7 @@ def _permutation(seed: int, name: str, epoch: int, count: int) -> np.ndarray:
 
 def draw(
     pictures: Pictures, seed: int, step: int, batch: int, crop: tuple[int, int], flip: bool,
-    labelled: bool = False,
+    labelled: bool = False, device: torch.device = CPU,
 ) -> Batch:  # fmt: skip
     """One step's images, and labels where asked for, cropped to (h, w) and mirrored alike.
 
@@ -85,10 +81,19 @@ def draw(
         images.append(image[window][:, ::turn])
         if labelled:
             truths.append(pictures.label(index)[window][:, ::turn])
-    return Batch(
-        scale(torch.from_numpy(np.stack(images))),
-        torch.from_numpy(np.stack(truths)).long() if labelled else None,
-    )
+    truth = on(device, np.stack(truths)).long() if labelled else None
+    return Batch(scale(on(device, np.stack(images))), truth)
+
+
+def on(device: torch.device, pixels: np.ndarray) -> Tensor:
+    """uint8 pixels of any shape on a device; what they become is computed there.
+
+    To a GPU go bytes, a quarter of what floats are, from pinned memory while the GPU computes.
+    """
+    there = torch.from_numpy(pixels)
+    if device.type == "cuda":
+        return there.pin_memory().to(device, non_blocking=True)
+    return there
 
 
 def scale(images: Tensor) -> Tensor:

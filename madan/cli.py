@@ -263,13 +263,14 @@ def segment(
     run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
-    from madan import segmentation
+    from madan import segmentation, training
 
     graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
     job = assembly.training_run(graph, artefact, processes)
     net = assembly.start(graph, f"segmenters/{run}", seed)
     sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
+    training.compiled(net, params.training.compile)
     method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
     assembly.train(graph, artefact, method, job, method.modules)
 
@@ -380,17 +381,20 @@ def vouch(
 
 @app.command()
 def plan(
+    tables: Annotated[list[str] | None, typer.Argument(help="Else miou alone.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Jobs, or GPUs, that work at a time.")] = CORES,
     seconds: Annotated[float, typer.Option(help="How long each kind of job is tried.")] = 4,
 ) -> None:
-    """Say what the tables will take in time, memory and disk: madan plan --jobs 4
+    """Say what tables will take in time, memory and disk: madan plan ablation --jobs 4
 
     The first time every kind of job is tried for some seconds; then what it cost is remembered.
     """
     from madan import plan as ahead
 
-    graph = Graph(config.load())
-    ahead.show(graph, ahead.lines(graph, jobs, seconds), jobs)
+    graph, tables = Graph(config.load()), tables or ["miou"]
+    for name in tables:
+        graph.check(Artefact("tables", name))
+    ahead.show(graph, ahead.lines(graph, tables, jobs, seconds), jobs)
 
 
 @exports.command("stylised")

@@ -67,7 +67,7 @@ def read_label(path: Path, values: Values, table: labels.Labels) -> tuple[Array,
     # Ids beyond 255, as 16 bits can hold, are unknown too.
     native = np.minimum(native, len(table)) if native.dtype == np.uint16 else native
     table = np.append(table, np.uint8(UNKNOWN)) if native.dtype == np.uint16 else table
-    return np.take(table, native), _sha(content)
+    return labels.look_up(table, native), _sha(content)
 
 
 def _indices(path: Path, content: bytes) -> Array:

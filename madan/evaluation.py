@@ -33,9 +33,10 @@ def scored(
     meter = Meter("evaluate", len(pictures), every=60)
     for first in range(0, len(pictures), batch):
         rows = range(first, min(first + batch, len(pictures)))
-        x = batches.scale(torch.from_numpy(np.stack([pictures.image(row) for row in rows])))
+        images = np.stack([pictures.image(row) for row in rows])
+        x = batches.scale(batches.on(training.device(), images))
         with training.autocast(precision):
-            found = net(batches.imagenet(x.to(training.device())))
+            found = net(batches.imagenet(x))
         yield from zip(rows, found.float(), strict=True)
         meter.show(rows.stop, {})
     meter.close()

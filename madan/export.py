@@ -7,13 +7,14 @@ Predictions are label ids, as the Cityscapes server and scripts want them, and c
 import hashlib
 import io
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
+from isal import isal_zlib
 from ruamel.yaml import YAML
 
 from madan import __version__, batches, datasets, evaluation, labels, layouts, stylisation, training
@@ -23,6 +24,7 @@ from madan.layouts import Form
 from madan.progress import Meter
 from madan.schema import Dataset, Export, Refusal
 
+NONE, UP = 0, 2  # filters of a PNG's rows
 SPLIT = "train"  # what translators stylise
 DRAWN = (
     "- These images are of the drawn miniature world: in the layouts of the datasets named here, "
@@ -105,13 +107,25 @@ def overlay(image: Array, train_ids: Array) -> Array:
 
 
 def png(pixels: Array) -> bytes:
-    """RGB [H, W, 3] or grey [H, W] uint8 as the bytes of a PNG."""
-    # OpenCV, which has blue first, takes two thirds of Pillow's time at the same size.
-    _, content = cv2.imencode(
-        ".png", np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels),
-        [cv2.IMWRITE_PNG_COMPRESSION, 1],
+    """RGB [H, W, 3] or grey [H, W] uint8 as the bytes of a PNG.
+
+    Written by hand since what takes time is deflate, and ISA-L's takes a fifth of zlib's.
+    """
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, -1)
+    # Ids repeat themselves, colours resemble those above: each row less the one before it.
+    kind = UP if pixels.ndim == 3 else NONE
+    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+    filtered[:, 0], filtered[:, 1:] = kind, rows
+    if kind == UP:
+        filtered[1:, 1:] -= rows[:-1]
+    shape = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    chunks = (b"IHDR", shape), (b"IDAT", isal_zlib.compress(filtered.data, 1)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body
+        + struct.pack(">I", isal_zlib.crc32(body, isal_zlib.crc32(name)))
+        for name, body in chunks
     )  # fmt: skip
-    return content.tobytes()
 
 
 class _Files:

@@ -51,6 +51,19 @@ class Bilinear(nn.Module):
         return (1 - distance).clamp(min=0).to(like.dtype)
 
 
+class Halving(nn.Module):
+    """VGG's pooling: the largest of every 2x2 positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve x [B,C,h,w], a last odd row or column being one of its own."""
+        odd = x.shape[2] % 2 or x.shape[3] % 2
+        if torch.is_grad_enabled() or x.is_cuda or odd:
+            return F.max_pool2d(x, 2, ceil_mode=True)
+        # Without gradients two maxima give the same values, ten times as fast on a CPU.
+        rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+        return torch.maximum(rows[..., ::2], rows[..., 1::2])
+
+
 class FCN8s(nn.Module):
     """FCN-8s: x [B,3,H,W], ImageNet-normalised, to scores [B,classes,H,W], for any H and W."""
 
@@ -133,7 +146,7 @@ def _vgg(
             layers += _hidden(channels, width, 3, 1 if layers else padding, norm)
             channels = width
         if pool:
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            layers.append(Halving())
         ends.append(len(layers))
     return nn.Sequential(*layers), (ends[2], ends[3])
 

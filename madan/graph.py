@@ -252,7 +252,7 @@ class Graph:
                 return found
             near = params.evaluation.verdict.model_dump()
             return found | {"verdict": near, "published": published.figures(table.target)}
-        training: dict[str, Any] = {"threads": params.training.threads}
+        training = params.training.model_dump(include={"threads", "compile"})
         if kind in ("stylised", "releases"):
             _, at, step = name.split("/")[0].partition("@")
             training |= {"precision": params.training.translator.stylise_precision}

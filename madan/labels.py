@@ -114,6 +114,15 @@ _COLOURS = np.zeros((256, 3), dtype=np.uint8)
 _COLOURS[: len(CLASSES)] = PALETTE
 
 
+def look_up(table: Labels, ids: NDArray[np.integer]) -> Labels:
+    """The table's entries (uint8 [n]) at ids of any shape; quick for [h,w] uint8 and n = 256."""
+    if ids.dtype != np.uint8 or ids.ndim != 2 or not ids.size or len(table) != 256:
+        return np.take(table, ids)
+    import cv2
+
+    return np.asarray(cv2.LUT(ids, table))
+
+
 def to_train_ids(native: NDArray[np.integer], layout: str) -> Labels:
     """Map native ids (any integers, any shape) of a layout onto train ids 0..18 or IGNORE, uint8.
 
@@ -146,4 +155,4 @@ def _look_up(table: Labels, ids: NDArray[np.integer], what: str) -> Labels:
         raise ValueError(f"{what.capitalize()} must be integers, not {ids.dtype}.")
     if ids.dtype != np.uint8 and ids.size and (ids.min() < 0 or ids.max() > 255):
         raise ValueError(f"{what.capitalize()} must lie in 0..255, found {ids.min()}..{ids.max()}.")
-    return np.take(table, ids, axis=0)
+    return look_up(table, ids) if table.ndim == 1 else np.take(table, ids, axis=0)

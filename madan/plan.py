@@ -1,4 +1,4 @@
-"""Plan: will it fit? Time, memory and disk of all that the tables need, from a short calibration.
+"""Plan: will it fit? Time, memory and disk of all that tables need, from a short calibration.
 
 Every kind of job is tried for a few steps on noise of the right size, by as many processes at once
 as will run together; what it cost is kept for the same settings, code and device.
@@ -75,10 +75,11 @@ class Noise:
         return np.full(19, 1000)
 
 
-def lines(graph: Graph, together: int, seconds: float) -> list[Line]:
-    """All that the tables need, upstream first, with what it costs where so many run at a time."""
-    costs, found = calibrate(graph, together, seconds), []
-    for artefact in graph.everything():
+def lines(graph: Graph, tables: Sequence[str], together: int, seconds: float) -> list[Line]:
+    """All that these tables need, upstream first, with what it costs where so many run at once."""
+    needed = graph.ancestry(Artefact("tables", table) for table in tables)
+    costs, found = calibrate(graph, needed, together, seconds), []
+    for artefact in needed:
         cost, units = costs[_alike(graph, artefact)], _units(graph, artefact)
         path = graph.certificate(artefact)
         said = certificates.read(path) if path.exists() else {}
@@ -106,11 +107,13 @@ def duration(graph: Graph, found: Sequence[Line], together: int) -> float:
     return now
 
 
-def calibrate(graph: Graph, together: int, seconds: float) -> dict[str, Cost]:
+def calibrate(
+    graph: Graph, needed: Sequence[Artefact], together: int, seconds: float
+) -> dict[str, Cost]:
     """Cost of every kind of job, tried for so long by so many processes, or as tried before."""
     kept = Path("state/plan", f"{_device()}-{together}.json")
     known = json.loads(kept.read_text()) if kept.exists() else {}
-    for artefact in graph.everything():
+    for artefact in needed:
         alike = _alike(graph, artefact)
         if alike not in known:
             print(f"trying {artefact.kind}/{artefact.name}", flush=True)

@@ -19,7 +19,8 @@ Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
 Level = Literal["scores", "features"]
-Precision = Literal["fp32", "bf16"]
+# auto: bf16 where the device has instructions for it; what it came to stands beside the result.
+Precision = Literal["fp32", "bf16", "auto"]
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
 ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
@@ -251,6 +252,7 @@ class Training(Model):
     adaptation: AdaptationTraining
     mdan: MdanTraining
     threads: Count
+    compile: bool = Field(description="torch.compile of F and, when stylising, of G; other bits")
     save_every: Count = Field(description="steps between two saved states")
     log_every: Count = Field(description="steps averaged into one line of log.csv")
 

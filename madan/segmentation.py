@@ -73,27 +73,28 @@ class Supervised:
         """A set's images [B, 3, h, w] for a step: as many as F learns from, and treated alike."""
         settings = self.settings
         drawn = batches.draw(
-            pictures, self.seed, step, settings.batch, settings.crop, settings.flip
-        )
+            pictures, self.seed, step, settings.batch, settings.crop, settings.flip,
+            device=training.device(),
+        )  # fmt: skip
         rows = parallel.share(settings.batch)
-        images = drawn.images.to(training.device())
-        return batches.jitter(images, settings.jitter, self.seed, step, rows, settings.batch)
+        return batches.jitter(drawn.images, settings.jitter, self.seed, step, rows, settings.batch)
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         settings = self.settings
         parts = shares(settings.batch, len(self.sets))
         drawn = [
             batches.draw(
-                pictures, self.seed, step, part, settings.crop, settings.flip, labelled=True
+                pictures, self.seed, step, part, settings.crop, settings.flip,
+                labelled=True, device=training.device(),
             )
             for pictures, part in zip(self.sets, parts, strict=True)
-        ]
+        ]  # fmt: skip
         # Rows of this process in the batch that all of them share.
         rows = [
             sum(parts[:k]) + row for k, part in enumerate(parts) for row in parallel.share(part)
         ]
-        images = torch.cat([batch.images for batch in drawn]).to(training.device())
-        truth = torch.cat([batch.truth() for batch in drawn]).to(training.device())
+        images = torch.cat([batch.images for batch in drawn])
+        truth = torch.cat([batch.truth() for batch in drawn])
         return batches.jitter(images, settings.jitter, self.seed, step, rows, sum(parts)), truth
 
 
@@ -101,7 +102,10 @@ def build(network: SegmenterNetwork | Drn26Network) -> Net:
     """F with fresh weights, on the device of this process."""
     sizes = network.model_dump()
     kind = DRN26 if isinstance(network, Drn26Network) else FCN8s
-    return kind(classes=len(labels.CLASSES), **sizes).to(training.device())
+    net = kind(classes=len(labels.CLASSES), **sizes).to(training.device())
+    # Tensor cores want channels last; on a CPU the backward pass is slower so.
+    on_gpu = training.device().type == "cuda"
+    return net.to(memory_format=torch.channels_last) if on_gpu else net
 
 
 def shares(batch: int, sets: int) -> list[int]:

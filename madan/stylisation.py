@@ -28,9 +28,10 @@ def stylise(generator: torch.nn.Module, source: Pictures, out: Path, precision: 
         (out / str(k)).mkdir()
         with array(out / str(k) / "images.npy", images.shape) as add:
             for first in range(0, len(images), BATCH):
-                x = batches.scale(torch.from_numpy(np.array(images[first : first + BATCH])))
+                pixels = np.array(images[first : first + BATCH])
+                x = batches.scale(batches.on(training.device(), pixels))
                 with training.autocast(precision):
-                    adapted = generator(x.to(training.device()))
+                    adapted = generator(x)
                 add(to_bytes(adapted))
                 done += len(x)
                 meter.show(done, {})

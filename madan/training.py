@@ -57,9 +57,29 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def resolved(precision: str) -> str:
+    """The precision, fp32 or bf16, that this device gives: `auto` is bf16 where that is quicker.
+
+    A CPU without instructions for bf16 emulates it, many times slower than fp32.
+    """
+    if precision != "auto":
+        return precision
+    if device().type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
+
+
 def autocast(precision: str) -> torch.autocast:
-    """The context in which a forward pass has this precision, fp32 or bf16."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
+    """The context in which a forward pass has this precision: fp32, bf16 or auto."""
+    half = resolved(precision) == "bf16"
+    return torch.autocast(device().type, torch.bfloat16, enabled=half)
+
+
+def compiled(net: nn.Module, wanted: bool) -> nn.Module:
+    """The network, its forward pass compiled at the first call if that is wanted."""
+    if wanted:
+        net.compile(dynamic=False)
+    return net
 
 
 def begin(seed: int, threads: int) -> None:

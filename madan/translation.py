@@ -246,8 +246,8 @@ class Translator:
         return {
             name: batches.draw(
                 pictures, self.seed, step, settings.batch, settings.crop, settings.flip,
-                labelled=labelled and name != "",
-            ).to(training.device())
+                labelled=labelled and name != "", device=training.device(),
+            )
             for name, pictures in {**self.sources, "": self.target}.items()
         }  # fmt: skip
 

@@ -364,6 +364,21 @@ def test_another_source_is_a_diff_of_params_only(raw):
     assert config.resolve(raw).translators["wide"].sad
 
 
+def test_another_target_is_a_diff_of_params_only(raw):
+    raw["domains"]["camvid"] = raw["domains"]["bdd100k"] | {
+        "layout": "camvid",
+        "root": "data/miniature/camvid",
+    }
+    raw["miniature"]["images"]["camvid"] = {"train": 4, "test": 4}
+    raw["translators"]["to-camvid"] = {"sources": ["gta5"], "target": "camvid"}
+    raw["segmenters"]["on-camvid"] = {"train_on": ["to-camvid/gta5"]}
+    row = {"row": "cyclegan-gta5", "setting": "single-source", "run": "segmenters/on-camvid"}
+    raw["tables"]["camvid"] = {"target": "camvid", "rows": [row]}
+    assert config.resolve(raw).tables["camvid"].target == "camvid"
+    row["published"] = "single-source GTA5/CyCADA"
+    refused(raw, "tables.camvid row cyclegan-gta5: published names", "allowed: none")
+
+
 def test_looks_are_those_that_the_miniature_draws():
     from madan import looks, miniature
 

@@ -29,7 +29,8 @@ KILLS = int(os.environ.get("MADAN_FAULTS", 10))
 SAVE_EVERY = 3
 METHODS = {
     "CycleGAN": ("translators", "cyclegan-gta5"),
-    "MADAN": ("translators", "madan"),
+    "MADAN": ("translators", "madan"),  # with two snapshots
+    "joint": ("translators", "joint"),
     "segmenter": ("segmenters", "madan-pixel"),
     "ADDA": ("adaptations", "madan"),
 }
@@ -53,8 +54,10 @@ def small(raw):
     params["training"]["translator"]["pool"] = 5
     params["training"]["segmenter"]["batch"] = 4
     judges = {"gta5": "source-gta5", "synthia": "source-gta5"}
-    params["translators"]["madan"] |= {"steps": 10, "judges": judges}
-    params["translators"]["madan"]["task"]["start"] = "source-gta5"
+    for name in ("madan", "joint"):
+        params["translators"][name] |= {"steps": 10, "judges": judges}
+        params["translators"][name]["task"]["start"] = "source-gta5"
+    params["translators"]["madan"]["keep"] = [4, 9]
     params["networks"]["feature_discriminator"]["dropout"] = 0.2
     params["training"] |= {"save_every": SAVE_EVERY, "log_every": 4}
     return params
@@ -98,7 +101,7 @@ def finished(tmp_path_factory):
     raw = YAML(typ="safe").load(PROJECT / "params.yaml")
     world = Small(tmp_path_factory.mktemp("small"), small(raw))
     world.took = {}
-    for artefact in world.graph.ancestry([Artefact("adaptations", "madan")]):
+    for artefact in world.graph.ancestry([Artefact(*run) for run in METHODS.values()]):
         words = artefact.name.split("/") if artefact.kind == "stylised" else [artefact.name]
         shown = forked.steps()
         made = forked.start(world.root, COMMANDS[artefact.kind], *words, shown=shown)
@@ -125,9 +128,13 @@ def world(finished, tmp_path):
 
 
 def same(finished, world, method):
-    for name in ("weights.safetensors", "log.csv", "digest"):
-        one, other = (each.folder(method) / name for each in (finished, world))
-        assert one.read_bytes() == other.read_bytes(), f"{method}: {name}"
+    made = [
+        {path.name: path.read_bytes() for path in each.folder(method).iterdir()}
+        for each in (finished, world)
+    ]
+    assert {"weights.safetensors", "log.csv", "digest"} <= made[0].keys() == made[1].keys()
+    assert [name for name in made[0] if made[0][name] != made[1][name]] == [], method
+    assert [path.name for path in world.states(method).glob("*") if path.name != "lock"] == []
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from madan.fcn8s import Bilinear, FCN8s
+from madan.fcn8s import Bilinear, FCN8s, Halving
 
 GOLDEN = Path(__file__).parent / "golden"
 PAPER = {
@@ -198,3 +198,11 @@ def test_dropout_is_only_for_training():
 def test_arguments_that_do_not_fit_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         FCN8s(**SLIM | wrong)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 6), (8, 5), (7, 5)])
+def test_pooling_without_gradients_has_the_bits_of_that_with_them(size):
+    x = torch.randn(2, 3, *size, generator=torch.manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(Halving()(x), F.max_pool2d(x, 2, ceil_mode=True))
+    assert torch.equal(Halving()(x.requires_grad_()), F.max_pool2d(x, 2, ceil_mode=True))

@@ -100,10 +100,10 @@ def test_runs_that_differ_only_in_steps_sources_names_or_seed_are_tried_once(raw
 def test_an_artefact_of_other_settings_is_not_done(raw, graph, monkeypatch):
     make(graph, Artefact("prepared", "gta5/train/0"))
     monkeypatch.setattr(plan, "calibrate", lambda g, *_: Costs())
-    done = {line.artefact for line in plan.lines(graph, 1, 0) if line.done}
+    done = {line.artefact for line in plan.lines(graph, ["miou"], 1, 0) if line.done}
     assert done == set(graph.ancestry([Artefact("prepared", "gta5/train/0")]))
     raw["miniature"]["seed"] = 7
-    assert not any(line.done for line in plan.lines(Graph(config.resolve(raw)), 1, 0))
+    assert not any(line.done for line in plan.lines(Graph(config.resolve(raw)), ["miou"], 1, 0))
 
 
 class Costs(dict):

@@ -286,6 +286,23 @@ def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, loc
     assert results(world) == results(local)
 
 
+def test_two_tasks_of_srun_train_one_run_as_two_processes_do(cluster, local, tmp_path):
+    made = {}
+    for srun in (True, False):
+        world = copy(local, tmp_path / f"{srun}")
+        # No name server knows the nodes of this cluster.
+        world.env |= {"SLURM_CONF": cluster.env["SLURM_CONF"], "MASTER_ADDR": "127.0.0.1"}
+        shutil.rmtree(world.root / CYCLEGAN)
+        command = "madan", "translate", "cyclegan-gta5"
+        if srun:
+            world.run("srun", "--ntasks=2", *command)
+        else:
+            world.run(*command, "--processes", "2")
+        made[srun] = (world.root / CYCLEGAN / "weights.safetensors").read_bytes()
+    assert made[True] == made[False]
+    assert made[True] != (local.root / CYCLEGAN / "weights.safetensors").read_bytes()
+
+
 TOLD = {
     "slurm": ("slurm", ["--signal=USR1"]),  # as --signal=USR1@300 does: to all steps
     "sbatch": ("sbatch", ["--batch", "--signal=USR1"]),  # as --signal=B:USR1@300: to the shell

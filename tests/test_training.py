@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import os
+import shutil
 import signal
 
 import pytest
@@ -182,3 +183,32 @@ def test_rates_keep_each_groups_factor():
     )
     training.set_rate(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 5.0]
+
+
+@pytest.mark.parametrize(("instructions", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_half_precision_only_where_the_processor_has_it(
+    instructions, precision, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": instructions})
+    assert training.resolved("auto") == precision
+    with training.autocast("auto"):
+        assert torch.is_autocast_enabled("cpu") == instructions
+    assert [training.resolved(p) for p in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_keeps_its_keys_values_and_gradients_but_for_rounding():
+    nets = []
+    for wanted in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8), nn.ReLU())
+        nets.append(training.compiled(net, wanted))
+    plain, quick = nets
+    assert list(plain.state_dict()) == list(quick.state_dict())
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(quick(x), plain(x))
+    for net in nets:
+        net(x).square().mean().backward()
+    for p, q in zip(plain.parameters(), quick.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad)
