@@ -19,7 +19,7 @@ from madan.schema import Refusal
 from madan.translation import Translator
 
 CROP = (16, 32)
-METHODS = ("segmenter", "CycleGAN", "MADAN", "ADDA")
+METHODS = ("segmenter", "in parts", "CycleGAN", "MADAN", "ADDA", "feat", "classwise", "MDAN")
 
 
 def build(name, folder):
