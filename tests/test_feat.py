@@ -10,7 +10,8 @@ from ruamel.yaml import YAML
 from test_adaptation import moved, run, weights
 
 from madan import batches, config, losses, schema, segmentation, training
-from madan.adaptation import Feat, build as build_run
+from madan.adaptation import Feat
+from madan.adaptation import build as build_run
 from madan.discriminators import FeatureDiscriminator
 from madan.labels import IGNORE
 
