@@ -57,12 +57,13 @@ def build(name, folder):
         # Ignored pixels lie unevenly, so that each process has another number of labelled ones.
         sets["one"]._labels[0] = sets["one"]._labels[0].copy()
         sets["one"]._labels[0][:3, :12] = labels.IGNORE
-    net = segmentation.build(params.networks.segmenter)
     if name in ("segmenter", "in parts"):
+        net = segmentation.build(params.networks.segmenter)
         parts = {"accumulate": 2 if name == "in parts" else 1}
         settings = params.training.segmenter.model_copy(update=parts)
         return segmentation.Supervised(net, one_two, settings, 10, 0)
     if name in ALIGNED:
+        net = segmentation.build(params.networks.segmenter)
         run = schema.Adaptation(target="target", **ALIGNED[name])
         return adaptation.build(params, run, net, one_two, sets["target"], 10, 0)
     more = {}
