@@ -171,7 +171,10 @@ def model(graph: Graph, name: str) -> Path:
     """
     if name.endswith(".safetensors"):
         return Path(name)
-    rows = {row.row: row.run for table in graph.params.tables.values() for row in table.rows}
+    tables = graph.params.tables
+    # Where several tables have a row of that name, miou's is meant.
+    shown = [row for table in [*tables.values(), tables["miou"]] for row in table.rows]
+    rows = {row.row: row.run for row in shown}
     runs = [
         f"{kind}/{run}"
         for kind in ("segmenters", "adaptations", "released")

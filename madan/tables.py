@@ -137,8 +137,14 @@ def differences(made: pd.DataFrame, table: Table) -> pd.DataFrame:
         for other in dict.fromkeys((table.against, row.against))
         if other and other != row.row
     ]
+    found = {row.row: _of(made, row.row) for row in table.rows}
+    lines = [
+        {"row": row, "against": other} | line
+        for row, other in pairs
+        for line in _differences(found[row], found[other])
+    ]
     return pd.DataFrame(
-        [_difference(made, row, other, mean) for row, other in pairs for mean in SUBSETS],
+        lines,
         columns=["scale", "row", "against", "mean", "n", "difference", "sd", "low", "high", "data"],
     )
 
@@ -158,21 +164,18 @@ def _means(row: str, setting: str, mine: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _difference(made: pd.DataFrame, row: str, other: str, mean: str) -> dict[str, Any]:
-    mine = _of(made, row)
-    both = mine.merge(_of(made, other), on="seed", suffixes=("", "_other"))
-    apart = (both[mean] - both[f"{mean}_other"]).astype(float)
-    n, middle, deviation = int(apart.count()), apart.mean(), apart.std()
+def _differences(mine: pd.DataFrame, others: pd.DataFrame) -> list[dict[str, Any]]:
+    """A line for each mean; the two rows are paired by seed."""
+    means = list(SUBSETS)
+    pair = [lines.set_index("seed")[means].astype(float) for lines in (mine, others)]
+    apart = (pair[0] - pair[1]).dropna(how="all")
+    once = {what: " ".join(mine[what].unique()) for what in ("scale", "data")}
+    return [once | {"mean": mean} | _interval(apart[mean].dropna().to_numpy()) for mean in means]
+
+
+def _interval(apart: np.ndarray) -> dict[str, Any]:
+    n, middle = len(apart), apart.mean() if len(apart) else np.nan
+    deviation = apart.std(ddof=1) if n > 1 else np.nan
     half = student.ppf((1 + CONFIDENCE) / 2, n - 1) * deviation / sqrt(n) if n > 1 else np.nan
-    return {
-        "scale": " ".join(both["scale"].unique()),
-        "row": row,
-        "against": other,
-        "mean": mean,
-        "n": n,
-        "difference": round(middle, 2),
-        "sd": round(deviation, 2),
-        "low": round(middle - half, 2),
-        "high": round(middle + half, 2),
-        "data": " ".join(mine["data"].unique()),
-    }
+    numbers = {"difference": middle, "sd": deviation, "low": middle - half, "high": middle + half}
+    return {"n": n} | {name: round(float(number), 2) for name, number in numbers.items()}
