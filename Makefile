@@ -7,7 +7,7 @@ CORES ?= 8
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup miou schema lint test faults clean
+.PHONY: setup miou report schema lint test faults clean
 
 setup: $(VENV)/.installed
 
@@ -20,6 +20,12 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 miou: setup
 	snakemake --cores $(CORES) results/miou.csv
 	@cut -d, -f2-4,24-26 results/miou.csv
+
+# Tables and figures of the runs that are finished, and the page that shows them.
+report: setup
+	snakemake --cores $(CORES) finished
+	snakemake --report results/report.html finished
+	snakemake --report results/report.zip finished
 
 schema: setup
 	$(BIN)/python -c "import json, madan.schema as s; print(json.dumps(s.Params.model_json_schema(), indent=1))" \

@@ -5,12 +5,15 @@ include: "workflow/rules/records.smk"
 
 wildcard_constraints:
     scale=GRAPH.params.scale,
-    kind="segmenters|adaptations|translators",
+    kind="segmenters|adaptations|translators|released",
     domain="[^/]+",
     run="[^/]+",
     source="[^/]+",
     split="train|val|test",
     seed=r"\d+",
+
+
+report: "workflow/report/workflow.rst"
 
 
 rule all:

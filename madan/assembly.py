@@ -119,7 +119,7 @@ def scores(graph: Graph, table: str) -> list[Any]:
     """The scores behind a table, as far as they are made."""
     from madan import tables
 
-    rows = [row for row in graph.params.tables[table].rows for _ in graph.params.seeds]
+    rows = [row for row in graph.params.tables[table].rows for _ in graph.seeds(row.run)]
     return [
         tables.Score(
             row.row,
@@ -159,10 +159,9 @@ def _keep(run: Any, done: int, modules: Any, story: dict[str, Any]) -> None:
 
 def weights(graph: Graph, address: str, seed: int) -> Path:
     """The weights file of the run `kind/name`, or of a step that it keeps, `kind/name@step`."""
-    kind, name = address.split("/")
-    run, at, step = name.partition("@")
+    address, at, step = address.partition("@")
     file = f"weights-step{step}.safetensors" if at else "weights.safetensors"
-    return graph.folder(Artefact(kind, run, seed)) / file
+    return graph.folder(graph.run(address, seed)) / file
 
 
 def model(graph: Graph, name: str) -> Path:
@@ -172,10 +171,13 @@ def model(graph: Graph, name: str) -> Path:
     """
     if name.endswith(".safetensors"):
         return Path(name)
-    rows = {row.row: row.run for table in graph.params.tables.values() for row in table.rows}
+    tables = graph.params.tables
+    # Where several tables have a row of that name, miou's is meant.
+    shown = [row for table in [*tables.values(), tables["miou"]] for row in table.rows]
+    rows = {row.row: row.run for row in shown}
     runs = [
         f"{kind}/{run}"
-        for kind in ("segmenters", "adaptations")
+        for kind in ("segmenters", "adaptations", "released")
         for run in getattr(graph.params, kind)
     ]
     known("--model", name, [*rows, *runs])
@@ -190,7 +192,9 @@ def generator(graph: Graph, run: str, source: str, seed: int) -> Any:
     take_gpus()
     training.begin(seed, graph.params.training.threads)
     net = Generator(**graph.params.networks.generator.model_dump())
-    checkpoints.load(weights(graph, f"translators/{run}", seed), f"G_{source}", net)
+    address = graph.params.translator(run)
+    name = "G" if address.startswith("released/") else f"G_{source}"
+    checkpoints.load(weights(graph, address, seed), name, net)
     return training.compiled(net.to(training.device()), graph.params.training.compile)
 
 
@@ -212,7 +216,7 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "split": split,
         "images": len(shown),
         "resolution": " ".join(sizes),
-        "checkpoint": "last step",
+        "checkpoint": story.get("checkpoint", "last step"),
         "step": story["step"],
         "torch": story["torch"],
         "precision": training.resolved(graph.params.training.segmenter.precision),
@@ -222,14 +226,10 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
 
 def start(graph: Graph, address: str, seed: int) -> Any:
     """The segmenter with which a run begins: that of the run it goes on from, or a fresh one."""
-    from madan import segmentation
-
     kind, name = address.split("/")
     params = graph.params
     found = started(params.segmenters[name] if kind == "segmenters" else params.adaptations[name])
-    if found:
-        return segmenter(graph, found[0], seed)
-    return segmentation.build(params.network(address))
+    return segmenter(graph, found[0], seed) if found else untrained(graph, address, seed)
 
 
 def segmenter(graph: Graph, address: str, seed: int) -> Any:
@@ -239,6 +239,18 @@ def segmenter(graph: Graph, address: str, seed: int) -> Any:
     net = segmentation.build(graph.params.network(address))
     name = "FA" if address.startswith("translators/") else "F"
     checkpoints.load(weights(graph, address, seed), name, net)
+    return training.compiled(net, graph.params.training.compile)
+
+
+def untrained(graph: Graph, address: str, seed: int) -> Any:
+    """F as a run that starts from no other begins: random, or from VGG-16 trained on ImageNet."""
+    from madan import checkpoints, segmentation, training
+
+    net = segmentation.build(graph.params.network(address))
+    pretrained = config.pretrained(graph.params, address)
+    if pretrained:
+        # The score layers are F's own, and so is a head that VGG-16 has not.
+        checkpoints.load(weights(graph, pretrained, seed), "VGG", net, but=("vgg_head", "score"))
     return training.compiled(net, graph.params.training.compile)
 
 

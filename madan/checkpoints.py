@@ -1,7 +1,7 @@
 """Weights in safetensors files that explain themselves: settings, seed, step and code inside."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,13 @@ def save(path: Path, modules: Mapping[str, nn.Module], story: Mapping[str, Any])
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
+    write(path, tensors, story)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], story: Mapping[str, Any]) -> None:
+    """Write tensors, named `<module>.<key>`, with their story as JSON."""
     about = {"version": __version__, "torch": torch.__version__, **story}
-    save_file(tensors, path, {KEY: json.dumps(about, sort_keys=True)})
+    save_file(dict(tensors), path, {KEY: json.dumps(about, sort_keys=True)})
 
 
 def story(path: Path) -> dict[str, Any]:
@@ -53,8 +58,11 @@ def holds(path: Path, name: str) -> bool:
         return any(key.startswith(f"{name}.") for key in file.keys())  # noqa: SIM118
 
 
-def load(path: Path, name: str, module: nn.Module) -> None:
-    """Fill a module with the weights saved under `name`; Refusal when they do not fit it."""
+def load(path: Path, name: str, module: nn.Module, but: Sequence[str] = ()) -> None:
+    """Fill a module with the weights saved under `name`; Refusal when they do not fit it.
+
+    The file need not have the keys that begin with one of `but`: they stay as they are.
+    """
     with _opened(path) as file:
         prefix = f"{name}."
         tensors: dict[str, Tensor] = {
@@ -64,8 +72,9 @@ def load(path: Path, name: str, module: nn.Module) -> None:
         }
     if not tensors:
         raise Refusal(f"{path} holds no weights of {name}; it was made by another kind of run.")
+    kept = {k: v for k, v in module.state_dict().items() if k.startswith(tuple(but))}
     try:
-        module.load_state_dict(tensors)
+        module.load_state_dict(kept | tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise Refusal(

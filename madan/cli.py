@@ -157,13 +157,15 @@ def translate(
     judges, task, weights = {}, None, None
     if settings.semantic != "none":
         judges = {
-            i: assembly.segmenter(graph, f"segmenters/{n}", seed)
-            for i, n in settings.judges.items()
+            i: assembly.segmenter(graph, params.judge(n), seed) for i, n in settings.judges.items()
         }
     if settings.task:
-        start = settings.task.start
-        fresh = segmentation.build(params.network(f"translators/{run}"))
-        task = assembly.segmenter(graph, f"segmenters/{start}", seed) if start else fresh
+        start = settings.task.start and f"segmenters/{settings.task.start}"
+        task = (
+            assembly.segmenter(graph, start, seed)
+            if start
+            else assembly.untrained(graph, f"translators/{run}", seed)
+        )
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
     method = Translator(
         settings,
@@ -263,14 +265,13 @@ def segment(
     run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
-    from madan import segmentation, training
+    from madan import segmentation
 
     graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
     job = assembly.training_run(graph, artefact, processes)
     net = assembly.start(graph, f"segmenters/{run}", seed)
     sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
-    training.compiled(net, params.training.compile)
     method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
     assembly.train(graph, artefact, method, job, method.modules)
 
@@ -347,6 +348,38 @@ def figure(name: str, planned: Planned = None) -> None:
     graph, artefact, _ = assembly.begin("figures", name, 0, planned)
     with graph.publish(artefact) as out:
         figures.save(gallery.draw(graph, name), out / "figure.png")
+
+
+@app.command("import")
+def import_(
+    what: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    as_released: Annotated[
+        bool, typer.Option(help="Of a FILE: without skip heads, as the release's loader has it.")
+    ] = False,
+    planned: Planned = None,
+) -> None:
+    """Turn released weights into safetensors, accounting for every key: madan import judge.pth
+
+    NAME is one of `released` in params.yaml. A FILE, of full size, gets a .safetensors beside it.
+    """
+    from madan import released
+
+    if what not in config.load().released and Path(what).suffix:
+        networks, path = config.load(scale="paper").networks, Path(what)
+        out, report = path.with_suffix(".safetensors"), path.with_suffix(".json")
+        released.bring(what, None, networks, as_released, out, report)
+        return
+    graph, artefact, _ = assembly.begin("released", what, 0, planned)
+    entry = graph.params.released[what]
+    with graph.publish(artefact) as out:
+        released.bring(
+            entry.file,
+            entry.network,
+            graph.params.networks,
+            entry.as_released or as_released,
+            out / "weights.safetensors",
+            out / "report.json",
+        )
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from madan.schema import (
 RUNS = ("segmenters", "translators", "adaptations")
 
 
-def load(path: Path = Path("params.yaml")) -> Params:
-    """Read, type and cross-check params.yaml at its current scale; Refusal says what is wrong."""
+def load(path: Path = Path("params.yaml"), scale: str | None = None) -> Params:
+    """Read, type and cross-check params.yaml at its scale, or another; Refusal if it is wrong."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -47,14 +47,17 @@ def load(path: Path = Path("params.yaml")) -> Params:
         raise Refusal(f"{path}{where} is not valid YAML: {reason}.") from None
     if not isinstance(raw, dict):
         raise Refusal(f"{path} must be a mapping with the keys {', '.join(Params.model_fields)}.")
-    return resolve(raw, str(path))
+    return resolve(raw | ({"scale": scale} if scale else {}), str(path))
 
 
 def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     """Settings from the mapping in params.yaml, typed and cross-checked, or Refusal."""
     if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
         raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
-        raw = {**raw, **{key: _present(raw[key]) for key in ("domains", *RUNS) if key in raw}}
+        raw = {
+            **raw,
+            **{key: _present(raw[key]) for key in ("domains", *RUNS, "released") if key in raw},
+        }
     try:
         params = _of_its_scale(Params.model_validate(raw))
     except ValidationError as error:
@@ -76,13 +79,31 @@ def digest(value: Any) -> str:
 def needs(params: Params, address: str) -> list[str]:
     """Addresses `kind/run` of the runs that a run starts from, learns from or is judged by."""
     kind, name = address.split("/")
+    if kind == "released":
+        return []
     run = params.run(kind, name)
     if isinstance(run, Translator):
-        task = [run.task.start] if run.task and run.task.start else []
-        segmenters = [*run.judges.values(), *task]
-        return [f"translators/{s}" for s in run.start] + [f"segmenters/{s}" for s in segmenters]
+        fresh = pretrained(params, address) if run.task and not run.task.start else None
+        task = run.task.start if run.task else None
+        segmenters = [params.judge(s) for s in (*run.judges.values(), task, fresh) if s]
+        return [f"translators/{s}" for s in run.start] + segmenters
     names = [item.split("/")[0].partition("@")[0] for item in run.train_on if "/" in item]
-    return [f"translators/{name}" for name in names] + started(run)
+    begin = [*started(run), pretrained(params, address)][0]
+    return [params.translator(name) for name in names] + ([begin] if begin else [])
+
+
+def pretrained(params: Params, address: str) -> str | None:
+    """Address of VGG-16's weights, for a segmenter that begins with them."""
+    begin = params.networks.segmenter.pretrained
+    return f"released/{begin}" if begin and params.architecture(address) == "fcn8s" else None
+
+
+def stylable(params: Params, key: str, word: str) -> list[str]:
+    """Domains that a translator has generators for, or a released generator, which takes any."""
+    if word not in params.released:
+        return translator(params, key, word).sources
+    _check_kind(params, key, word, ("generator",))
+    return list(params.domains)
 
 
 def translator(params: Params, key: str, word: str) -> Translator:
@@ -312,8 +333,7 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
     for item in run.train_on:
         run_name, _, domain = item.rpartition("/")
         if run_name:
-            named = translator(params, f"{key}.train_on", run_name)
-            known(f"{key}.train_on {item}", domain, named.sources)
+            known(f"{key}.train_on {item}", domain, stylable(params, f"{key}.train_on", run_name))
             continue
         known(f"{key}.train_on", item, params.domains)
         if not oracle and targets & set(params.members(item)):
@@ -328,6 +348,8 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
         known(f"{key}.start", name, getattr(params, kind))
         if kind == "translators" and not params.translators[name].task:
             raise Refusal(f"{key}.start is {run.start}, which has no task segmenter to start from.")
+        if kind == "released":
+            _check_kind(params, f"{key}.start", name)
         other = params.architecture(address)
         if isinstance(run, Segmenter) and other != run.network:
             raise Refusal(
@@ -377,7 +399,7 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
         raise Refusal(f"{key}: semantic dsc needs task: {{start: RUN, update_every: N}}.")
     for source, judge in run.judges.items():
         known(f"{key}.judges", source, run.sources)
-        known(f"{key}.judges.{source}", judge, params.segmenters)
+        _check_judge(params, f"{key}.judges.{source}", judge)
     if run.task and run.task.start:
         known(f"{key}.task.start", run.task.start, params.segmenters)
     elif run.task and not run.task.update_every:
@@ -394,6 +416,46 @@ def _check_kept(key: str, run: Translator, steps: int) -> None:
             )
         if run.keep.count(step) > 1:
             raise Refusal(f"{key}.keep names step {step} twice; name each once.")
+
+
+def _check_judge(params: Params, key: str, judge: str) -> None:
+    kind, name = params.judge(judge).split("/")
+    known(key, name, getattr(params, kind))
+    if kind == "released":
+        _check_kind(params, key, name)
+
+
+def _check_kind(
+    params: Params, key: str, name: str, wanted: Sequence[str] = ("fcn8s", "drn26")
+) -> None:
+    network = params.released[name].network
+    if network not in wanted:
+        raise Refusal(f"{key}: released.{name} is {network}; {' or '.join(wanted)} belongs there.")
+
+
+def _check_released(params: Params) -> None:
+    for name, entry in params.released.items():
+        key = f"released.{name}"
+        if entry.as_released and entry.network != "fcn8s":
+            raise Refusal(f"{key}.as_released is about skip heads, which only fcn8s has; drop it.")
+        if name in params.translators:
+            raise Refusal(f"{key} has the name of a translator; choose another.")
+        if entry.file == "torchvision" and entry.network != "vgg16":
+            raise Refusal(f"{key}.file is torchvision, which has no {entry.network} of 19 classes.")
+    begun, net = params.networks.segmenter.pretrained, params.networks.segmenter
+    if begun is None:
+        return
+    known("networks.segmenter.pretrained", begun, params.released)
+    if params.released[begun].network != "vgg16":
+        raise Refusal(
+            f"networks.segmenter.pretrained is {begun}, which is {params.released[begun].network}; "
+            "it must be vgg16. To go on from a segmenter, give runs a `start`."
+        )
+    if (net.convs, net.norm) != ((2, 2, 3, 3, 3), "none"):
+        raise Refusal(
+            "networks.segmenter.pretrained: VGG-16 has convs [2, 2, 3, 3, 3] and norm none, as at "
+            f"scale: paper, but networks.segmenter has {list(net.convs)} and {net.norm}."
+        )
 
 
 def _check_tables(params: Params) -> None:
@@ -419,8 +481,8 @@ def _check_figures(params: Params) -> None:
     for name, figure in params.figures.items():
         known(f"figures.{name}.table", figure.table, params.tables)
         wanted = ["segmenters", "adaptations"]
-        if figure.shows in ("training", "discriminators"):
-            wanted.append("translators")
+        trains = figure.shows in ("training", "discriminators")
+        wanted.append("translators" if trains else "released")
         if figure.shows == "translation":
             wanted = ["translators"]
         if figure.shows == "translation" and not figure.runs:
@@ -438,6 +500,8 @@ def _check_figures(params: Params) -> None:
 def _check_row(params: Params, key: str, row: Row, table: Table) -> None:
     kind, run = row.run.split("/")
     known(key, run, getattr(params, kind))
+    if kind == "released":
+        _check_kind(params, key, run)
     if kind == "translators":
         task = params.translators[run].task
         if task is None or not task.update_every:
@@ -474,6 +538,7 @@ CHECKS = (
     _check_looks,
     _check_sizes,
     _check_export,
+    _check_released,
     _check_runs,
     _check_tables,
     _check_figures,

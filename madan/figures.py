@@ -280,10 +280,12 @@ def _curves(axis: plt.Axes, panel: Panel, names: Sequence[str]) -> None:
         axis.axvline(step, color="#555555", linestyle="--", linewidth=0.9)
         axis.annotate(text, (step, 0.98), xycoords=("data", "axes fraction"), fontsize=6.5,
                       rotation=90, va="top", ha="right")  # fmt: skip
+    ends = [seeds[0][1][-1] for seeds in panel.lines.values()]
     for level, text in panel.levels:
+        below = "top" if np.nanmean(ends) > level else "bottom"
         axis.axhline(level, color="#555555", linestyle=":", linewidth=0.9)
         axis.annotate(text, (0.99, level), xycoords=("axes fraction", "data"), fontsize=6.5,
-                      va="bottom", ha="right")  # fmt: skip
+                      va=below, ha="right")  # fmt: skip
     axis.set_title(panel.title)
     axis.set_xlabel("step")
 

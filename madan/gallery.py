@@ -190,7 +190,7 @@ def _panel(graph: Graph, run: str, title: str, term: str, logs: Sequence[pd.Data
     lines: dict[str, list[Line]] = {}
     for log in logs:
         for column in (c for c in log if c.split(".")[0] == term):
-            source = column.partition(".")[2] or "all"
+            source = column.partition(".")[2] or "all sources"
             lines.setdefault(source, []).append((log["step"].to_numpy(), log[column].to_numpy()))
     settings, gates, levels = graph.params.run(kind, name), [], []
     if (
@@ -216,12 +216,16 @@ def _features(graph: Graph, figure: Figure) -> dict[str, dict[str, np.ndarray]]:
             params.segmenters[name] if kind == "segmenters" else params.adaptations[name]
         )
         net = assembly.segmenter(graph, run, params.seeds[0])
+        # A union is shown by its datasets, as far as they have pictures of their own.
+        items = [
+            each for item in sets for each in (params.members(item) if "/" not in item else [item])
+        ]
         pooled = {
             item.rpartition("/")[2]: _pooled(
                 net, assembly.pictures(graph, item, params.seeds[0]), figure.images
             )
-            for item in sets
-        } | {target: _pooled(net, assembly.pictures(graph, target), figure.images)}
+            for item in [*items, target]
+        }
         how = "stylised sources" if any("/" in item for item in sets) else "sources as they are"
         found[f"{title}: {how}"] = _components(pooled)
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from madan import certificates, layouts, published
-from madan.config import digest, needs, translator
+from madan.config import digest, needs, stylable, translator
 from madan.schema import Adaptation, Figure, Params, Refusal, Segmenter, Translator, known
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ MODULES = {
     "scores": ("evaluation", "segmentation", "checkpoints"),
     "releases": ("export", "generator", "checkpoints"),
     "predictions": ("export", "segmentation", "checkpoints"),
+    "released": ("released", "checkpoints"),
     "tables": ("pages",),
     "figures": ("gallery",),
 }
@@ -75,7 +76,7 @@ class Graph:
             size = "x".join(map(str, dataset.size))
             part = f"{shard}-of-{dataset.shards}"
             return Path("data/prepared", scale, domain, f"{split}-{size}", part)
-        if kind == "figures":
+        if kind in ("figures", "released"):
             return Path("results", scale, kind, name)
         return Path("results", scale, kind, name, f"seed{seed}")
 
@@ -115,12 +116,14 @@ class Graph:
             known(said, parts[2], [str(k) for k in range(params.domains[parts[0]].shards)])
         if kind == "tables":
             known(said, name, params.tables)
-        if kind in ("stylised", "releases"):
+        if kind == "stylised":
+            known(said, parts[1], stylable(params, said, parts[0]))
+        if kind == "releases":
             known(said, parts[1], translator(params, said, parts[0]).sources)
         if kind in ("scores", "predictions"):
-            known(said, parts[0], ("segmenters", "adaptations", "translators"))
-            run = params.run(parts[0], parts[1])
-            if isinstance(run, Translator) and not run.task:
+            known(said, parts[0], ("segmenters", "adaptations", "translators", "released"))
+            known(said, parts[1], getattr(params, parts[0]))
+            if parts[0] == "translators" and not params.translators[parts[1]].task:
                 raise Refusal(f"{said} says {name}, but translators.{parts[1]} has no task.")
             target, _, split = parts[2].rpartition("-")
             self.check(Artefact("prepared", f"{target}/{split}/0"))
@@ -128,13 +131,15 @@ class Graph:
             params.run(kind, name)
         if kind == "figures":
             known(said, name, params.figures)
-        if kind not in ("miniature", "prepared", "tables", "figures"):
+        if kind == "released":
+            known(said, name, params.released)
+        if kind not in ("miniature", "prepared", "tables", "figures", "released"):
             known(said, str(seed), [str(each) for each in params.seeds])
 
     def inputs(self, artefact: Artefact) -> list[Artefact]:
         """The artefacts that this one is made from."""
         kind, name, seed = artefact
-        if kind == "miniature":
+        if kind in ("miniature", "released"):
             return []
         if kind == "verified":
             drawn = self.params.scale == "miniature"
@@ -143,7 +148,8 @@ class Graph:
             return [Artefact("verified", name.rpartition("/")[0])]
         if kind == "stylised":
             run, source = name.split("/")
-            return [Artefact("translators", run.partition("@")[0], seed), *self.prepared(source)]
+            address = self.params.translator(run.partition("@")[0])
+            return [self.run(address, seed), *self.prepared(source)]
         if kind == "releases":
             run, source = name.split("/")
             members = self.params.members(source)
@@ -152,14 +158,18 @@ class Graph:
         if kind in ("scores", "predictions"):
             run_kind, run, where = name.split("/")
             target, _, split = where.rpartition("-")
-            return [Artefact(run_kind, run, seed), *self.prepared(target, split)]
+            return [self.run(f"{run_kind}/{run}", seed), *self.prepared(target, split)]
         if kind == "figures":
             return _once(self._shown(self.params.figures[name]))
         if kind == "tables":
             return self.scores(name)
-        runs = [other.split("/") for other in needs(self.params, f"{kind}/{name}")]
-        upstream = [Artefact(kind, name, seed) for kind, name in runs]
+        upstream = [self.run(need, seed) for need in needs(self.params, f"{kind}/{name}")]
         return _once([*upstream, *self._data(self.params.run(kind, name), seed)])
+
+    def run(self, address: str, seed: int) -> Artefact:
+        """The artefact of the run `kind/name`; what was released has no seeds."""
+        kind, name = address.split("/")
+        return Artefact(kind, name, 0 if kind == "released" else seed)
 
     def prepared(self, domain: str, split: str = "train") -> list[Artefact]:
         """The shards of a domain, or of all members of a union."""
@@ -176,17 +186,24 @@ class Graph:
         return [
             Artefact("scores", f"{row.run}/{target}-{split}", seed)
             for row in self.params.tables[table].rows
-            for seed in self.params.seeds
+            for seed in self.seeds(row.run)
         ]
 
+    def seeds(self, address: str) -> list[int]:
+        """The seeds with which a run is scored: of what was released, the first alone."""
+        return self.params.seeds[: 1 if address.startswith("released/") else None]
+
     def runs(self, figure: Figure) -> list[str]:
-        """Addresses of the runs that a figure shows."""
-        return figure.runs or [row.run for row in self.params.tables[figure.table].rows]
+        """Addresses of the runs that a figure shows; what was released was not trained here."""
+        rows = [row.run for row in self.params.tables[figure.table].rows]
+        if figure.shows in ("training", "discriminators"):
+            rows = [run for run in rows if not run.startswith("released/")]
+        return figure.runs or rows
 
     def measured(self, figure: Figure, run: str) -> list[Artefact]:
         """Scores of a run on a figure's target, for every seed."""
         where = f"{self.params.tables[figure.table].target}-{self.params.evaluation.split}"
-        return [Artefact("scores", f"{run}/{where}", seed) for seed in self.params.seeds]
+        return [Artefact("scores", f"{run}/{where}", seed) for seed in self.seeds(run)]
 
     def everything(self) -> list[Artefact]:
         """Whatever the tables need, upstream first, each once."""
@@ -240,6 +257,14 @@ class Graph:
             domain, split, shard = name.split("/")
             of_shard = {"split": split, "shard": int(shard)}
             return params.domains[domain].model_dump(include={"size", "shards"}) | of_shard
+        if kind == "released":
+            entry = params.released[name]
+            sizes = {"generator": "generator", "drn26": "drn26"}.get(entry.network, "segmenter")
+            return {
+                **entry.model_dump(exclude={"file"}),
+                "content": self._released(name),
+                "networks": params.networks.model_dump(include={sizes}),
+            }
         if kind == "figures":
             figure = params.figures[name]
             titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
@@ -361,7 +386,7 @@ class Graph:
             "settings": settings,
             "code": code,
             "inputs": digest([other["content"] for other in upstream]),
-            "data": content if artefact.kind in DATA else data,
+            "data": content if artefact.kind in (*DATA, "released") else data,
             "files": len(files),
         }
         return json.dumps(line) + "\n"
@@ -393,6 +418,16 @@ class Graph:
             return layouts.listing(dataset, split)
         return list(json.loads(verified.read_text())["listing"])
 
+    def _released(self, name: str) -> str:
+        """SHA-256 of a released file; where it is gone, of the one that was imported."""
+        file, report = self.params.released[name].file, self.folder(Artefact("released", name))
+        if file == "torchvision":
+            return file
+        found = certificates.content(Path(file), Path("state/released", platform.node(), name))
+        if found is None and (report / "report.json").exists():
+            found = json.loads((report / "report.json").read_text())["sha256"]
+        return found or "missing"
+
     def is_made(self, artefact: Artefact) -> bool:
         """Whether it lies there as it would be made now, as far as settings and code go."""
         return self.certificate(artefact).exists() and self._is_promised(artefact)
@@ -415,7 +450,9 @@ class Graph:
                     yield Artefact("stylised", f"{name}/{source}", params.seeds[0])
                 yield from self._data(params.translators[name], params.seeds[0])
             elif figure.shows != "shares":
-                yield Artefact(kind, name, params.seeds[0])
+                yield self.run(f"{kind}/{name}", params.seeds[0])
+            if kind == "released":
+                continue  # Trained elsewhere, on what is not here.
             data = self._data(params.run(kind, name), params.seeds[0])
             if figure.shows == "features":
                 yield from data
@@ -435,11 +472,12 @@ class Graph:
             own = ["generator", "discriminator"]
         elif isinstance(run, Adaptation) and run.method == "mdan":
             own = ["source_discriminators"]
-        segmenters = [need for need in needs(self.params, address) if need[0] == "s"]
+        segmenters = [need for need in needs(self.params, address) if need[0] != "t"]
         if not isinstance(run, Translator) or run.task:
             segmenters.append(address)
         sizes = {"fcn8s": "segmenter", "drn26": "drn26"}
-        found = [sizes[self.params.architecture(each)] for each in segmenters]
+        kinds = [self.params.architecture(each) for each in segmenters]
+        found = [sizes[kind] for kind in kinds if kind in sizes]
         return _once([*own, *found])
 
     def _data(self, run: Run, seed: int) -> list[Artefact]:

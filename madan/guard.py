@@ -92,6 +92,13 @@ def kept(graph: Graph) -> list[Artefact]:
     ]
 
 
+def ready(graph: Graph) -> list[Artefact]:
+    """Tables and figures of params.yaml all of whose inputs are as they would be made now."""
+    shown = [Artefact("tables", name) for name in graph.params.tables]
+    shown += [Artefact("figures", name) for name in graph.params.figures]
+    return [each for each in shown if all(sound(graph, behind) for behind in graph.inputs(each))]
+
+
 def check(graph: Graph) -> None:
     """Refusal when results/miou.csv, or what was kept beside it, is not what it should be now."""
     shown = dict.fromkeys([Artefact("tables", "miou"), *kept(graph)])
@@ -199,13 +206,18 @@ def _nameable(graph: Graph) -> Iterator[Artefact]:
                 for source in settings.sources:
                     yield Artefact("stylised", f"{shown}/{source}", seed)
                     yield Artefact("releases", f"{shown}/{source}", seed)
+        for run in params.released:
+            for name in params.domains:
+                yield Artefact("stylised", f"{run}/{name}", seed)
         scored = [
             f"translators/{run}" for run in params.translators if params.translators[run].task
         ]
-        for kind in ("segmenters", "adaptations"):
+        for kind in ("segmenters", "adaptations", "released"):
             for run in getattr(params, kind):
-                yield Artefact(kind, run, seed)
-                scored.append(f"{kind}/{run}")
+                address = f"{kind}/{run}"
+                if seed in graph.seeds(address):
+                    yield graph.run(address, seed)
+                    scored.append(address)
         for run in scored:
             for name in datasets:
                 for split in splits:

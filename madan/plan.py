@@ -225,7 +225,7 @@ Job = tuple[Callable[[int], object], Sequence[int], int, int]
 def _job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
     """How to do a job's unit, which ones to try, units done at once, and the bytes of weights."""
     kind = artefact.kind
-    if kind == "tables":
+    if kind in ("tables", "released"):
         import madan.tables  # noqa: F401
 
         return lambda _: None, range(1), 1, 0
@@ -299,7 +299,7 @@ def _training_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
         return _noise(params, domain.rpartition("/")[2], 1000)
 
     def build(segmenter: str) -> Any:
-        return segmentation.build(params.network(f"segmenters/{segmenter}"))
+        return segmentation.build(params.network(params.judge(segmenter)))
 
     method: Any
     if isinstance(run, Translator):

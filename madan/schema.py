@@ -10,7 +10,11 @@ from madan import labels
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Address = Annotated[
-    str, Field(pattern=r"^(segmenters|translators|adaptations)/[a-z0-9][a-z0-9-]*$")
+    str, Field(pattern=r"^(segmenters|translators|adaptations|released)/[a-z0-9][a-z0-9-]*$")
+]
+Judge = Annotated[
+    str,
+    Field(pattern=r"^(released/)?[a-z0-9][a-z0-9-]*$", description="a segmenter, or released/NAME"),
 ]
 Start = Annotated[str, Field(pattern=r"^(translators/)?[a-z0-9][a-z0-9-]*$")]
 Count = Annotated[int, Field(ge=1)]
@@ -122,6 +126,9 @@ class SegmenterNetwork(Model):
     norm: Literal["none", "group"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     padding: Literal[1, 100]
+    pretrained: Name | None = Field(
+        None, description="VGG-16 trained on ImageNet, of `released`, that runs begin with"
+    )
 
 
 class Drn26Network(Model):
@@ -295,6 +302,7 @@ class Resources(Model):
     evaluate: Need
     release: Need
     predictions: Need
+    released: Need
 
 
 class Export(Model):
@@ -312,6 +320,16 @@ class Segmenter(Model):
     start: Address | None = None
     steps: Count | None = None
     oracle: bool = False
+
+
+class Released(Model):
+    """Weights that others published: imported, not trained."""
+
+    file: str = Field(description="a .pth; or torchvision, which fetches its VGG-16")
+    network: Literal["fcn8s", "drn26", "generator", "vgg16"]
+    as_released: bool = Field(
+        False, description="without the skip heads, which the release's loader drops"
+    )
 
 
 class Task(Model):
@@ -335,7 +353,7 @@ class Translator(Model):
     semantic: Literal["none", "sc", "dsc"] = "none"
     sad: bool = False
     ccd: bool = False
-    judges: dict[Name, Name] = {}
+    judges: dict[Name, Judge] = {}
     task: Task | None = None
     steps: Count | None = None
     keep: list[Count] = Field([], description="steps after which the generators are saved, too")
@@ -401,6 +419,7 @@ class Params(Model):
     segmenters: dict[Name, Segmenter]
     translators: dict[Name, Translator]
     adaptations: dict[Name, Adaptation]
+    released: dict[Name, Released] = {}
     tables: dict[Name, Table]
     figures: dict[Name, Figure] = Field({}, description="pictures: snakemake figures")
     paper: dict[str, Any] = Field(
@@ -436,6 +455,8 @@ class Params(Model):
     def architecture(self, address: str) -> str:
         """Which network the segmenter of a run is: fcn8s or drn26."""
         kind, name = address.split("/")
+        if kind == "released":
+            return self.released[name].network
         run = self.run(kind, name)
         if isinstance(run, Segmenter):
             return run.network
@@ -444,6 +465,14 @@ class Params(Model):
         else:
             found = [f"segmenters/{run.task.start}"] if run.task and run.task.start else []
         return self.architecture(found[0]) if found else "fcn8s"
+
+    def judge(self, name: str) -> str:
+        """Address of a judge: one of `segmenters`, or `released/NAME`."""
+        return name if "/" in name else f"segmenters/{name}"
+
+    def translator(self, name: str) -> str:
+        """Address of what `name/DOMAIN` is stylised by: a translator, or a released generator."""
+        return f"{'released' if name in self.released else 'translators'}/{name}"
 
     def network(self, address: str) -> SegmenterNetwork | Drn26Network:
         """Sizes of the network that the segmenter of a run is."""

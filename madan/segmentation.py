@@ -100,7 +100,7 @@ class Supervised:
 
 def build(network: SegmenterNetwork | Drn26Network) -> Net:
     """F with fresh weights, on the device of this process."""
-    sizes = network.model_dump()
+    sizes = network.model_dump(exclude={"pretrained"})
     kind = DRN26 if isinstance(network, Drn26Network) else FCN8s
     net = kind(classes=len(labels.CLASSES), **sizes).to(training.device())
     # Tensor cores want channels last; on a CPU the backward pass is slower so.

@@ -5,6 +5,8 @@ With it the real Snakefile, profile, settings and certificates are tested withou
 
 import sys
 
+from PIL import Image
+
 from madan import assembly, certificates, cli
 
 KINDS = {
@@ -15,13 +17,14 @@ KINDS = {
     "stylise": "stylised",
     "segment": "segmenters",
     "adapt": "adaptations",
+    "import": "released",
     "evaluate": "scores",
     "table": "tables",
     "figure": "figures",
 }
 FILES = (
     "items.json", "weights.safetensors", "log.csv", "images.npy", "labels.npy", "score.json",
-    "0/images.npy", "figure.png", "figure.pdf",
+    "report.json", "0/images.npy", "figure.png", "figure.pdf",
 )  # fmt: skip
 
 
@@ -45,6 +48,8 @@ def main() -> None:
         (out / "0").mkdir()
         for name in FILES:
             (out / name).write_text(graph.planned(artefact))
+        if command == "figure":
+            Image.new("RGB", (90, 30), "teal").save(out / "figure.png")
 
 
 if __name__ == "__main__":

@@ -108,3 +108,18 @@ def test_the_task_segmenter_of_a_translator_is_its_segmenter(raw, tmp_path, monk
     loaded = assembly.segmenter(graph, "translators/joint", 0)
     for one, other in zip(task.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("other", [{"widths": (16,) * 5}, {"head": 16}, {"convs": (1, 1, 2, 1, 1)}])
+def test_a_judge_of_another_width_or_depth_is_refused(raw, tmp_path, monkeypatch, other):
+    from madan import segmentation
+
+    monkeypatch.chdir(tmp_path)
+    graph = Graph(config.resolve(tiny(raw)))
+    training.begin(0, 1)
+    judge = segmentation.build(graph.params.networks.segmenter.model_copy(update=other))
+    path = assembly.weights(graph, "segmenters/source-gta5", 0)
+    os.makedirs(path.parent)
+    checkpoints.save(path, {"F": judge}, {})
+    with pytest.raises(Refusal, match="do not fit the network of params.yaml"):
+        assembly.segmenter(graph, "segmenters/source-gta5", 0)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from madan import losses
+from madan.discriminators import PatchGAN
 from madan.generator import Generator, NearestConvolution
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -47,6 +49,25 @@ def test_pictures_are_the_released_ones():
     net = Generator(**PAPER | {"ngf": 4, "dropout": True}).eval()
     net.load_state_dict(load("generator_weights"))
     assert (net(golden["x"]) - golden["generator"]).abs().max() < 1e-5
+
+
+def test_losses_and_gradients_against_the_discriminator_are_the_released_ones():
+    x, golden = load("gan_outputs")["x"], dict(np.load(GOLDEN / "gan_losses.npz"))
+    net = Generator(**PAPER | {"ngf": 4, "dropout": True}).eval()
+    net.load_state_dict(load("generator_weights"))
+    judge = PatchGAN(ndf=8, layers=3, norm="instance")
+    judge.load_state_dict(load("patchgan_weights"))
+    loss = losses.adversarial(judge(net(x)), real=True)
+    assert loss.item() == pytest.approx(float(golden["generator_loss"]), rel=1e-5)
+    loss.backward()
+    gradients = {name: parameter.grad.double() for name, parameter in net.named_parameters()}
+    assert set(gradients) == set(golden["generator_names"])
+    digests = zip(golden["generator_names"], golden["generator_digests"], strict=True)
+    for name, (total, size) in digests:
+        # Biases before a normalisation have no gradient but rounding.
+        if size > 1e-3:
+            assert gradients[name].sum().item() == pytest.approx(total, abs=1e-5 * size), name
+            assert gradients[name].abs().sum().item() == pytest.approx(size, rel=1e-5), name
 
 
 @pytest.mark.parametrize("settings", [PAPER | {"ngf": 2, "blocks": 1}, SLIM], ids=["paper", "slim"])

@@ -20,7 +20,7 @@ LEVELS = [
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},
-    {"losses", "scores", "training"},
+    {"losses", "scores", "training", "released"},
     {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
     {"tables", "pages", "figures", "export", "plan", "prediction"},
     {"assembly"},
@@ -101,7 +101,7 @@ def commands(text: str, tools: str = "make|madan|snakemake") -> list[str]:
 def test_commands_of_the_documents_exist(document):
     from madan.cli import app
 
-    known = {command.callback.__name__ for command in app.registered_commands}
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
     known |= {group.name for group in app.registered_groups}
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     for line in commands(document.read_text()):

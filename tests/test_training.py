@@ -5,7 +5,9 @@ import fcntl
 import os
 import shutil
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -162,6 +164,16 @@ def test_signal_handlers_are_given_back(go):
     before = signal.getsignal(signal.SIGTERM)
     go()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_linear_decay_is_the_released_one_from_an_epoch_earlier():
+    """Of 200 epochs the release's rate falls from the 99th on; half of them would be the 100th."""
+    with np.load(Path(__file__).parent / "golden/gan_losses.npz") as golden:
+        theirs = golden["rates"].tolist()
+    ours = [training.linear_decay(epoch, 200, 99 / 200) for epoch in range(1, 201)]
+    assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-12)
+    halved = [training.linear_decay(epoch, 200, 0.5) for epoch in range(1, 201)]
+    assert halved == pytest.approx(theirs, abs=1 / 100)
 
 
 def test_linear_decay_holds_then_falls_to_zero():

@@ -392,3 +392,42 @@ def test_rate_of_the_task_segmenter_is_a_function_of_the_step(build, params, sch
     assert rates == pytest.approx(expected)
     task_lr = params.training.translator.task_lr
     assert build(**dsc())._task_rate(3) == pytest.approx(task_lr)
+
+
+def test_a_start_from_another_kind_of_run_or_another_source_is_refused(build, params, tmp_path):
+    method = build()
+    run = schema.Translator(sources=["one", "two"], target="target")
+    path = tmp_path / "weights.safetensors"
+    checkpoints.save(path, {"F": segmentation.build(params.networks.segmenter)}, {})
+    with pytest.raises(schema.Refusal, match="no weights of G_one; it was made by another kind"):
+        method.start([(run, path)])
+    alone = {n: m for n, m in build(count=1, seed=3).networks().items()}
+    checkpoints.save(path, alone, {})
+    with pytest.raises(schema.Refusal, match="no weights of G_two"):
+        method.start([(run, path)])
+
+
+def test_a_batch_without_labels_leaves_the_task_segmenter_as_it_was(build):
+    method = build(**dsc())
+    before = weights({"FA": method.task})
+    adapted = {name: torch.rand(2, 3, *CROP) for name in SOURCES[:2]}
+    loss = method._update_task(method.task, adapted, torch.full((4, *CROP), 255))
+    assert loss == 0
+    assert moved(before, {"FA": method.task}) == set()
+
+
+@pytest.mark.parametrize("weighed", [True, False])
+def test_a_class_that_no_source_has_leaves_the_task_segmenter_finite(build, weighed):
+    method = build(**dsc())
+    found = torch.tensor([100] + [0] * 18).numpy()
+    method.class_weights = batches.class_weights([found, found], 0.5, 12) if weighed else None
+    adapted = {name: torch.rand(2, 3, *CROP) for name in SOURCES[:2]}
+    assert method._update_task(method.task, adapted, torch.zeros(4, *CROP).long()).isfinite()
+    assert all(p.isfinite().all() for p in method.task.parameters())
+
+
+def test_a_label_that_is_no_class_never_trains_the_task_segmenter(build):
+    method = build(**dsc())
+    adapted = {name: torch.rand(2, 3, *CROP) for name in SOURCES[:2]}
+    with pytest.raises(IndexError, match="19"):
+        method._update_task(method.task, adapted, torch.full((4, *CROP), 19))

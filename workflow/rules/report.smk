@@ -1,4 +1,17 @@
-# What people read: scores and tables.
+# What people read: scores, tables, figures, and the report of what is finished (make report).
+
+
+CATEGORIES = {
+    "heatmap": "Tables",
+    "translation": "Translation",
+    "training": "Training",
+    "discriminators": "Training",
+    "shares": "Data",
+}
+
+
+def shows(wildcards):
+    return GRAPH.params.figures[wildcards.run].shows
 
 
 # Seconds each, and after all else: not worth a place in a cluster's queue.
@@ -33,7 +46,12 @@ rule miou:
     input:
         needed_by_table("miou"),
     output:
-        "results/miou.csv",
+        report(
+            "results/miou.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"name": "miou"},
+        ),
         "results/metrics.json",
         "results/miou.digest",
     log:
@@ -48,7 +66,12 @@ rule table:
     input:
         needed_by_table("{run}"),
     output:
-        "results/tables/{run}.csv",
+        report(
+            "results/tables/{run}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"name": "{run}"},
+        ),
         "results/tables/{run}.md",
         "results/tables/{run}.tex",
         "results/tables/differences/{run}.csv",
@@ -66,11 +89,25 @@ rule figure:
         needed("figures", "{run}"),
     output:
         "results/{scale}/figures/{run}/digest",
-        "results/{scale}/figures/{run}/figure.png",
+        report(
+            "results/{scale}/figures/{run}/figure.png",
+            caption="../report/figure.rst",
+            category=lambda wildcards: CATEGORIES.get(
+                shows(wildcards), "Segmentation"
+            ),
+            labels={"name": "{run}"},
+        ),
         "results/{scale}/figures/{run}/figure.pdf",
     log:
         "logs/{scale}/figures/{run}.log",
     params:
         planned=planned("figures", "{run}"),
+        shows=shows,
     shell:
         "madan figure {wildcards.run} --planned {params.planned} > {log} 2>&1"
+
+
+rule finished:
+    # Tables and figures of runs that are finished; --report shows them.
+    input:
+        [GRAPH.certificate(artefact) for artefact in guard.ready(GRAPH)],

@@ -1,6 +1,27 @@
 # Segmenters: supervised training, and feature-level alignment.
 
 
+rule released:
+    input:
+        needed("released", "{run}"),
+    output:
+        "results/{scale}/released/{run}/digest",
+        "results/{scale}/released/{run}/weights.safetensors",
+        "results/{scale}/released/{run}/report.json",
+    log:
+        "logs/{scale}/released/{run}.log",
+    benchmark:
+        "logs/{scale}/released/{run}.tsv"
+    priority: priority("released", "{run}")
+    threads: cpus("released")
+    resources:
+        **asks("released"),
+    params:
+        planned=planned("released", "{run}"),
+    shell:
+        "madan import {wildcards.run} --planned {params.planned} > {log} 2>&1"
+
+
 rule segment:
     input:
         needed("segmenters", "{run}"),

@@ -1,0 +1,517 @@
+"""Released weights: what becomes of every key, what is refused, its place in the graph."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROJECT, World, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from test_fcn8s import load as golden
+
+from madan import checkpoints, cli, config, released
+from madan.drn26 import DRN26
+from madan.fcn8s import FCN8s
+from madan.generator import Generator
+from madan.graph import Artefact, Graph
+from madan.guard import refuse_strangers
+from madan.schema import Refusal
+
+NARROW = {"widths": [4, 8, 16, 32, 32], "head": 64}
+
+
+@pytest.fixture
+def raw_narrow(raw):
+    """The paper's networks, key for key, with few channels."""
+    raw["scale"] = "paper"
+    networks = raw["paper"]["networks"]
+    networks["segmenter"] |= NARROW
+    networks["generator"]["ngf"] = 4
+    networks["drn26"] = {"width": 1 / 16}
+    return raw
+
+
+@pytest.fixture
+def networks(raw_narrow):
+    return config.resolve(raw_narrow).networks
+
+
+def constants():
+    """The three buffers that the released FCN-8s has and ours has not."""
+    return {f"upscore{name}.w": torch.ones(19, 19, 4, 4) for name in ("2", "_pool4", "8")}
+
+
+@pytest.fixture
+def fcn8s():
+    return golden("fcn8s_weights_vgg") | golden("fcn8s_weights_head") | constants()
+
+
+def generator(dropout=False):
+    torch.manual_seed(3)
+    return Generator(
+        ngf=4, blocks=9, end_kernel=7, upsample="transposed", dropout=dropout, colour=False
+    ).state_dict()
+
+
+@pytest.fixture
+def bring(tmp_path, networks):
+    """Import what is given as a file's content; return the weights, by name, and the report."""
+
+    def bring(content, network=None, as_released=False, networks=networks):
+        path = tmp_path / "released.pth"
+        torch.save(content, path)
+        out, report = tmp_path / "out.safetensors", tmp_path / "report.json"
+        released.bring(str(path), network, networks, as_released, out, report)
+        return load_file(out), json.loads(report.read_text())
+
+    return bring
+
+
+def verdicts(report):
+    return {line["key"] or line["became"]: line["verdict"] for line in report["keys"]}
+
+
+def refused(act, *words):
+    with pytest.raises(Refusal) as caught:
+        act()
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert "\n" not in str(caught.value)
+
+
+def test_a_released_segmenter_gives_its_released_scores(bring, fcn8s, tmp_path, networks):
+    weights, report = bring(fcn8s)
+    found = verdicts(report)
+    assert {key for key, verdict in found.items() if verdict == "ignored"} == set(constants())
+    assert all(found[key] == "matched" for key in fcn8s if key not in constants())
+    assert len(weights) == 36
+    net = FCN8s(classes=19, **networks.segmenter.model_dump(exclude={"pretrained"})).eval()
+    checkpoints.load(tmp_path / "out.safetensors", "F", net)
+    expected = golden("fcn8s_outputs")
+    assert (net(expected["x"]).argmax(1) == expected["argmax"]).all()
+    assert report["sha256"] == released.sha256(tmp_path / "released.pth")
+    told = checkpoints.story(tmp_path / "out.safetensors")
+    assert told["checkpoint"] == "released.pth" and not told["as_released"]
+
+
+def test_as_released_is_without_the_skip_heads_and_says_so(bring, fcn8s, tmp_path, networks):
+    weights, report = bring(fcn8s, as_released=True)
+    skips = [key for key in weights if "score_pool" in key]
+    skipped = [key.removeprefix("F.") for key in skips]
+    assert len(skips) == 4 and not any(weights[key].any() for key in skips)
+    net = FCN8s(classes=19, **networks.segmenter.model_dump(exclude={"pretrained"})).eval()
+    checkpoints.load(tmp_path / "out.safetensors", "F", net)
+    expected = golden("fcn8s_outputs") | golden("fcn8s_as_released")
+    scores = net(expected["x"])
+    assert (scores.argmax(1) == expected["as_released_argmax"]).all()
+    assert (scores.argmax(1) != expected["argmax"]).any()
+    mean = expected["as_released_mean"]
+    assert (scores.mean((2, 3)) - mean).abs().max() < 1e-5 * mean.abs().max()
+    right, _ = bring(fcn8s)
+    assert all(right[key].any() for key in skips)
+    assert all(torch.equal(right[key], weights[key]) for key in right if key not in skips)
+    lines = [line for line in report["keys"] if line["became"] in skipped or line["key"] in skipped]
+    assert sorted(line["verdict"] for line in lines) == ["filled"] * 4 + ["ignored"] * 4
+    bring(fcn8s, as_released=True)
+    assert "skip heads zero" in checkpoints.story(tmp_path / "out.safetensors")["checkpoint"]
+    # A file that was saved after such loading may lack them altogether.
+    without = {key: value for key, value in fcn8s.items() if "score_pool" not in key}
+    again, _ = bring(without, as_released=True)
+    assert all(torch.equal(again[key], weights[key]) for key in weights)
+    refused(lambda: bring(without), "4 missing", "score_pool4.weight")
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: {"state_dict": d, "epoch": 3, "best": {}}])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_prefix_and_wrapper_change_no_weight(bring, fcn8s, wrap, prefix):
+    plain, _ = bring(fcn8s)
+    weights, report = bring(wrap({prefix + key: value for key, value in fcn8s.items()}))
+    assert all(torch.equal(plain[key], weights[key]) for key in plain)
+    found = verdicts(report)
+    assert found[f"{prefix}vgg.0.weight"] == ("renamed" if prefix else "matched")
+    assert {key for key in found if "score" not in key and "vgg" not in key} <= {"epoch", "best"}
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+@pytest.mark.parametrize("ours", [False, True])
+def test_generators_are_numbered_with_or_without_dropout(bring, raw_narrow, theirs, ours):
+    raw_narrow["networks"]["generator"]["dropout"] = ours
+    content = generator(theirs)
+    weights, report = bring(content, "generator", networks=config.resolve(raw_narrow).networks)
+    key = "G.model.10.conv_block.{}.weight"
+    here, there = key.format(6 if ours else 5), key.format(6 if theirs else 5)
+    assert torch.equal(weights[here], content[there.removeprefix("G.")])
+    renamed = [line for line in report["keys"] if line["verdict"] == "renamed"]
+    assert len(renamed) == (0 if ours == theirs else 18)
+    assert len(weights) == 48
+
+
+def test_old_statistics_of_instance_norm_are_dropped(bring):
+    content = generator()
+    old = {f"model.2.{name}": torch.ones(4) for name in ("running_mean", "running_var")}
+    weights, report = bring(content | old)
+    assert len(weights) == 48
+    assert {k for k, v in verdicts(report).items() if v == "ignored"} == set(old)
+
+
+def test_a_judge_of_before_the_counters_is_whole_without_them(bring, tmp_path, networks):
+    torch.manual_seed(0)
+    theirs = DRN26(classes=19, width=1 / 16)
+    old = {k: v for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
+    weights, report = bring(old)
+    assert len(weights) == 182 and list(verdicts(report).values()).count("filled") == 30
+    ours = DRN26(classes=19, width=1 / 16)
+    checkpoints.load(tmp_path / "out.safetensors", "F", ours)
+    x = torch.randn(1, 3, 16, 16)
+    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+    # Statistics are weights: without them it is not the same network.
+    del old["layer5.0.bn1.running_var"]
+    refused(lambda: bring(old), "1 missing", "layer5.0.bn1.running_var")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.pop("vgg.5.bias"), ["not quite fcn8s", "1 missing (vgg.5.bias)"]),
+        (lambda d: d.update(more=torch.ones(2)), ["1 surplus (more)"]),
+        (lambda d: d.update({"module.vgg.0.bias": torch.ones(4)}), ["1 surplus", "vgg.0.bias"]),
+        (lambda d: d.update({"vgg.0.bias": torch.ones(5)}), ["1 misshapen (vgg.0.bias)"]),
+        (lambda d: d.update({"vgg.0.bias": torch.full((4,), torch.nan)}), ["not finite"]),
+        (lambda d: d.pop("vgg.0.weight"), ["another network", "any of fcn8s, drn26, generator"]),
+        (lambda d: d.clear(), ["holds no weights by name"]),
+    ],
+)
+def test_a_file_that_is_not_quite_the_network_is_refused(bring, fcn8s, change, words):
+    change(fcn8s)
+    refused(lambda: bring(fcn8s), *words)
+
+
+def test_another_number_of_classes_is_refused(bring, tmp_path):
+    sixteen = FCN8s(
+        classes=16, convs=(2, 2, 3, 3, 3), pools=(1,) * 5, head_kernel=7, norm="none",
+        dropout=0.5, padding=100, **NARROW,
+    )  # fmt: skip
+    refused(lambda: bring(sixteen.state_dict()), "tells 16 classes apart", "have 19")
+    refused(lambda: bring(DRN26(classes=1000, width=1 / 16).state_dict()), "1000 classes")
+    assert (tmp_path / "report.json").exists() and not (tmp_path / "out.safetensors").exists()
+
+
+def test_the_wrong_network_is_refused_with_both_names(bring, fcn8s):
+    refused(lambda: bring(fcn8s, "drn26"), "holds fcn8s (4 channels", "drn26 was expected")
+    refused(lambda: bring(generator(), "fcn8s"), "holds generator", "fcn8s was expected")
+    refused(lambda: bring(generator(), as_released=True), "--as-released", "fcn8s")
+
+
+def test_narrow_weights_are_refused_by_full_networks_and_the_way_round(bring, fcn8s, networks):
+    full = config.load(PROJECT / "params.yaml", scale="paper").networks
+    refused(
+        lambda: bring(fcn8s, networks=full),
+        "another width", "vgg.0.weight is 4x3x3x3 where the network has 64x3x3x3", "scale: paper",
+    )  # fmt: skip
+    with torch.device("meta"):
+        shapes = DRN26(classes=19, width=1).state_dict()
+    wide = {key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}
+    _, lines = released.match(wide, "drn26", networks, False)
+    refused(lambda: released.accept("x.pth", "drn26", lines), "drn26 of another width")
+
+
+class Evil:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_refused_with_the_way_to_convert_it(bring, tmp_path, fcn8s, zipped):
+    path = tmp_path / "evil.pth"
+    content = {"state_dict": fcn8s, "more": Evil(tmp_path / "owned")}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    out = tmp_path / "out"
+    act = lambda: released.bring(str(path), None, None, False, out, out)  # noqa: E731
+    refused(act, "posix.mkdir", "could run code", "weights_only=False", "tensors.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_the_conversion_that_is_advised_works(tmp_path, fcn8s, networks, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "whole.pth"
+    torch.save({"state_dict": fcn8s, "epoch": np.int64(3)}, path)
+    with pytest.raises(Refusal) as caught:
+        released.bring(str(path), None, networks, False, tmp_path / "o", tmp_path / "r")
+    exec(str(caught.value).split('python -c "')[1].removesuffix('"'))
+    out = tmp_path / "out.safetensors"
+    released.bring("tensors.pth", "fcn8s", networks, False, out, tmp_path / "report.json")
+    assert torch.equal(load_file(out)["F.vgg.0.bias"], fcn8s["vgg.0.bias"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("torn") / "whole.pth"
+    torch.save({"a": torch.arange(100.0)}, path)
+    return path
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0, 1, exclude_max=True))
+def test_a_torn_file_is_a_sentence(whole, part):
+    torn = whole.with_name("torn.pth")
+    torn.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
+    refused(lambda: released.bring(str(torn), None, None, False, torn, torn), "is damaged, or no")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps([1, 2])])
+def test_what_is_no_file_of_weights_is_a_sentence(tmp_path, content):
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    refused(lambda: released.bring(str(path), None, None, False, path, path), str(path))
+    refused(
+        lambda: released.bring("nowhere.pth", None, None, False, path, path),
+        "nowhere.pth not found", "docs/data.md",
+    )  # fmt: skip
+
+
+def test_safetensors_of_ours_need_no_import_and_those_of_others_get_one(tmp_path, fcn8s, networks):
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    checkpoints.write(ours, {"F.x": torch.ones(1)}, {})
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    refused(
+        lambda: released.bring(str(ours), None, networks, False, out, report), "needs no import"
+    )
+    save_file(fcn8s, theirs)
+    released.bring(str(theirs), "fcn8s", networks, False, out, report)
+    assert len(load_file(out)) == 36
+
+
+def vgg16(widths=(4, 8, 16, 32, 32), head=64):
+    """A made-up state_dict in the layout of torchvision's VGG-16."""
+    made, channels, position = {}, 3, 0
+    rng = torch.Generator().manual_seed(0)
+    for width, count in zip(widths, (2, 2, 3, 3, 3), strict=True):
+        for _ in range(count):
+            made[f"features.{position}.weight"] = torch.randn(width, channels, 3, 3, generator=rng)
+            made[f"features.{position}.bias"] = torch.randn(width, generator=rng)
+            channels, position = width, position + 2
+        position += 1
+    for layer, (into, of) in {0: (head, 49 * widths[4]), 3: (head, head), 6: (1000, head)}.items():
+        made[f"classifier.{layer}.weight"] = torch.randn(into, of, generator=rng)
+        made[f"classifier.{layer}.bias"] = torch.randn(into, generator=rng)
+    return made
+
+
+def test_the_layout_of_vgg16_is_torchvisions():
+    from torchvision.models import vgg16 as theirs
+
+    with torch.device("meta"):
+        full = {key: value.shape for key, value in theirs(weights=None).state_dict().items()}
+    narrow = {key: value.shape for key, value in vgg16().items()}
+    assert list(narrow) == list(full)
+    # A sixteenth of the channels, a sixty-fourth of the head, and the same windows and classes.
+    for key, shape in narrow.items():
+        if key.startswith("features."):
+            assert [16 * side if side > 3 else side for side in shape] == list(full[key]), key
+    assert full["classifier.0.weight"] == (4096, 49 * 512) and shape == full[key]
+
+
+def test_every_tensor_of_vgg16_lands_where_it_should(bring, tmp_path, networks):
+    content = vgg16()
+    weights, report = bring(content, "vgg16")
+    net = FCN8s(classes=19, **networks.segmenter.model_dump(exclude={"pretrained"})).eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    checkpoints.load(tmp_path / "out.safetensors", "VGG", net, but=("vgg_head", "score"))
+    after = net.state_dict()
+    for key, value in content.items():
+        layer, _, kind = key.rpartition(".")
+        if layer == "classifier.6":
+            continue
+        name = {"classifier.0": "vgg_head.0", "classifier.3": "vgg_head.3"}.get(layer)
+        name = f"{name}.{kind}" if name else key.replace("features", "vgg")
+        assert torch.equal(after[name].flatten(), value.flatten()), key
+    own = {"vgg_head.6.weight", "vgg_head.6.bias"} | {k for k in before if k.startswith("score")}
+    assert own == {key for key in before if torch.equal(before[key], after[key])}
+    found = verdicts(report)
+    assert {k for k, v in found.items() if v == "ignored"} == {
+        "classifier.6.weight", "classifier.6.bias",
+    }  # fmt: skip
+    assert list(found.values()).count("renamed") == 30
+    # As a convolution, the fully connected layer says the same of one window.
+    window = torch.randn(1, 32, 7, 7)
+    linear = content["classifier.0.weight"] @ window.flatten() + content["classifier.0.bias"]
+    torch.testing.assert_close(net.vgg_head[0](window).flatten(), linear, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_of_other_sizes_keeps_its_own_weights(bring, raw_narrow):
+    raw_narrow["paper"]["networks"]["segmenter"] |= {"head_kernel": 3, "padding": 1}
+    weights, report = bring(vgg16(), "vgg16", networks=config.resolve(raw_narrow).networks)
+    assert {key.split(".")[1] for key in weights} == {"vgg", "vgg_head"}
+    assert "VGG.vgg_head.0.weight" not in weights
+    assert "VGG.vgg_head.3.weight" in weights  # 1x1 as there, of the same 64 channels
+
+
+def test_nothing_is_fetched_unless_torchvision_is_asked_for(networks, tmp_path, monkeypatch):
+    asked = []
+
+    def give(self, **_):
+        asked.append(self)
+        return vgg16()
+
+    from torchvision.models import VGG16_Weights
+
+    monkeypatch.setattr(VGG16_Weights, "get_state_dict", give)
+    out, report = tmp_path / "out.safetensors", tmp_path / "report.json"
+    with pytest.raises(Refusal):
+        released.bring("data/raw/vgg16-397923af.pth", "vgg16", networks, False, out, report)
+    assert not asked
+    released.bring("torchvision", "vgg16", networks, False, out, report)
+    assert asked and len(load_file(out)) == 30
+
+
+def with_released(raw, **entries):
+    raw = tiny(raw)
+    raw["released"] = entries
+    return raw
+
+
+ENTRY = {"file": "data/released/x.pth", "network": "fcn8s"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"network": "vgg"}, ["released.x.network", "'vgg'"]),
+        ({"network": "drn26", "as_released": True}, ["as_released", "only fcn8s"]),
+        ({"file": "torchvision"}, ["torchvision", "fcn8s of 19 classes"]),
+        ({"fil": "x"}, ["unknown key released.x.fil", "did you mean file"]),
+        ({"network": "generator"}, ["tables.miou row source-gta5", "released.x is generator"]),
+    ],
+)
+def test_an_impossible_entry_is_refused(raw, entry, words):
+    raw = with_released(raw, x=ENTRY | entry)
+    raw["tables"]["miou"]["rows"][0]["run"] = "released/x"
+    refused(lambda: config.resolve(raw), *words)
+
+
+def test_runs_that_stand_on_the_wrong_released_network_are_refused(raw):
+    raw = with_released(
+        raw,
+        drn={"file": "d.pth", "network": "drn26"},
+        gen={"file": "g.pth", "network": "generator"},
+    )
+    raw["segmenters"]["pooled"]["start"] = "released/drn"
+    refused(
+        lambda: config.resolve(raw), "segmenters.pooled.start is released/drn", "drn26", "fcn8s"
+    )
+    raw["segmenters"]["pooled"]["network"] = "drn26"
+    raw["translators"]["madan"]["judges"]["gta5"] = "released/gen"
+    refused(lambda: config.resolve(raw), "judges.gta5: released.gen is generator")
+    raw["translators"]["madan"]["judges"]["gta5"] = "released/drn"
+    raw["segmenters"]["source-gta5"]["train_on"] = ["drn/gta5"]
+    refused(lambda: config.resolve(raw), "source-gta5.train_on: released.drn is drn26")
+    raw["segmenters"]["source-gta5"]["train_on"] = ["gen/gta5"]
+    graph = Graph(config.resolve(raw))
+    judged = graph.settings(Artefact("translators", "madan"))["networks"]
+    assert {"segmenter", "drn26"} <= set(judged)
+    stylised = graph.inputs(Artefact("stylised", "gen/gta5", 0))
+    assert stylised[0] == Artefact("released", "gen")
+
+
+def test_begun_from_imagenet_are_runs_without_a_start(raw):
+    params = config.resolve(raw | {"scale": "paper"})
+    assert params.networks.segmenter.pretrained == "vgg16"
+    assert config.needs(params, "segmenters/source-gta5") == ["released/vgg16"]
+    assert "released/vgg16" not in config.needs(params, "segmenters/madan-pixel")
+    assert config.resolve(raw).networks.segmenter.pretrained is None
+    raw["networks"]["segmenter"]["pretrained"] = "vgg16"
+    raw["released"] = {"vgg16": {"file": "torchvision", "network": "vgg16"}}
+    refused(lambda: config.resolve(raw), "pretrained", "norm none", "group")
+
+
+def test_another_file_is_another_model_and_a_file_that_is_gone_is_the_imported_one(
+    raw, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    params = config.resolve(with_released(raw, x=ENTRY | {"file": "x.pth"}))
+    model = Artefact("released", "x")
+
+    def promise():
+        return Graph(params).promise(model)
+
+    missing = promise()
+    (tmp_path / "x.pth").write_bytes(b"one")
+    one = promise()
+    assert one != missing and promise() == one
+    graph = Graph(params)
+    with graph.publish(model) as out:
+        (out / "report.json").write_text(
+            json.dumps({"sha256": released.sha256(tmp_path / "x.pth")})
+        )
+    refuse_strangers(Graph(params), lambda path: None)
+    (tmp_path / "x.pth").write_bytes(b"two")
+    assert promise() != one
+    refused(lambda: refuse_strangers(Graph(params), lambda path: None), "other settings")
+    (tmp_path / "x.pth").unlink()
+    assert promise() == one
+    refuse_strangers(Graph(params), lambda path: None)
+
+
+@pytest.fixture
+def held(tmp_path, raw):
+    """A world with a released segmenter of its own size and a table that shows it."""
+    raw = with_released(raw, holder={"file": "data/released/holder.pth", "network": "fcn8s"})
+    row = {"row": "holder", "setting": "released", "run": "released/holder"}
+    raw["tables"]["miou"]["rows"] = [row]
+    raw["seeds"] = [0, 1]
+    world = World(tmp_path, raw)
+    sizes = config.resolve(raw).networks.segmenter.model_dump(exclude={"pretrained"})
+    torch.manual_seed(0)
+    net = FCN8s(classes=19, **sizes)
+    torch.nn.init.normal_(net.score_pool4.weight)
+    (tmp_path / "data/released").mkdir(parents=True)
+    torch.save(net.state_dict() | constants(), tmp_path / "data/released/holder.pth")
+    return world
+
+
+@pytest.mark.slow
+def test_a_released_segmenter_is_a_row_of_a_table_scored_once(held):
+    said = held.snakemake("results/miou.csv")
+    assert "rule released" in said and said.count("rule evaluate") >= 1
+    lines = (held.root / "results/miou.csv").read_text().splitlines()
+    assert len(lines) == 2 and "holder" in lines[1]
+    score = "results/miniature/scores/released/holder/cityscapes-test/seed0/score.json"
+    told = json.loads((held.root / score).read_text())
+    assert told["checkpoint"] == "holder.pth" and told["images"] == 8
+    assert "Nothing to be done" in held.snakemake("results/miou.csv")
+    held.change("released.holder.as_released", True)
+    planned = held.planned("results/miou.csv")
+    assert "results/miniature/released/holder" in planned
+    held.snakemake("results/miou.csv")
+    other = json.loads((held.root / score).read_text())
+    assert other["checkpoint"] == "holder.pth, skip heads zero, as released"
+    assert other["confusion"] != told["confusion"]
+    (held.root / "data/released/holder.pth").unlink()
+    assert "Nothing to be done" in held.snakemake("results/miou.csv")
+
+
+def test_a_missing_file_is_told_by_the_command(held, monkeypatch):
+    monkeypatch.chdir(held.root)
+    (held.root / "data/released/holder.pth").unlink()
+    refused(lambda: cli.import_("holder"), "data/released/holder.pth not found; docs/data.md")
+    refused(lambda: cli.import_("hodler"), "did you mean holder")
+    refused(lambda: cli.import_("data/hodler.pth"), "data/hodler.pth not found")
+
+
+def test_a_file_of_full_size_gets_safetensors_beside_itself_whatever_the_scale(
+    tmp_path, raw_narrow, fcn8s, monkeypatch
+):
+    World(tmp_path, raw_narrow | {"scale": "miniature"})
+    monkeypatch.chdir(tmp_path)
+    torch.save(fcn8s, tmp_path / "holder.pth")
+    cli.import_("holder.pth", as_released=True)
+    assert not load_file(tmp_path / "holder.safetensors")["F.score_pool3.bias"].any()
+    assert json.loads((tmp_path / "holder.json").read_text())["as_released"]
+    left = {"holder.pth", "holder.safetensors", "holder.json"}
+    assert left == {path.name for path in tmp_path.glob("*holder*")}
