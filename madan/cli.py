@@ -270,11 +270,7 @@ def segment(
     graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
     params, settings = graph.params, graph.params.segmenters[run]
     job = assembly.training_run(graph, artefact, processes)
-    net = (
-        assembly.segmenter(graph, settings.start, seed)
-        if settings.start
-        else assembly.untrained(graph, f"segmenters/{run}", seed)
-    )
+    net = assembly.start(graph, f"segmenters/{run}", seed)
     sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
     method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
     assembly.train(graph, artefact, method, job, method.modules)
@@ -285,23 +281,18 @@ def adapt(
     run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
     """Align a segmenter's features with the target's: madan adapt madan"""
-    from madan.adaptation import Adda
+    from madan import adaptation
 
     graph, artefact, seed = assembly.begin("adaptations", run, seed, planned)
     params, settings = graph.params, graph.params.adaptations[run]
     job = assembly.training_run(graph, artefact, processes)
-    method = Adda(
-        assembly.segmenter(graph, f"segmenters/{settings.start}", seed),
-        [
-            assembly.pictures(graph, item, seed)
-            for item in params.segmenters[settings.start].train_on
-        ],
-        assembly.pictures(graph, settings.target),
-        params.training.adaptation,
-        params.networks.feature_discriminator,
-        seed,
-    )
-    assembly.train(graph, artefact, method, job, {"F": method.net}, method.check)
+    net = assembly.start(graph, f"adaptations/{run}", seed)
+    labelled = settings.method != "adda"
+    sets = [assembly.pictures(graph, i, seed, labelled=labelled) for i in params.sets(settings)]
+    target = assembly.pictures(graph, settings.target)
+    method = adaptation.build(params, settings, net, sets, target, job.steps, seed)
+    checks = [method.check] if isinstance(method, adaptation.Adda) else []
+    assembly.train(graph, artefact, method, job, {"F": net}, *checks)
 
 
 @app.command()
