@@ -7,7 +7,7 @@ CORES ?= 8
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup miou report schema lint test faults clean
+.PHONY: setup miou report schema lint test faults bench growth clean
 
 setup: $(VENV)/.installed
 
@@ -45,6 +45,13 @@ test: lint
 # The tests that kill jobs and damage files, with more kills, and the table of what was lost.
 faults: setup
 	MADAN_FAULTS=60 pytest -q -s tests/test_faults.py
+
+# Paired comparisons, and how time and memory grow (docs/performance.md).
+bench: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py
+
+growth: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py
 
 clean:
 	rm -rf results state logs data/miniature data/prepared .snakemake

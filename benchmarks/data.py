@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from pairs import Pair, Size
 from PIL import Image
 
 from madan import datasets, layouts, miniature, verify
@@ -26,16 +27,18 @@ SIZES = {"gta5": (1052, 1914), "cityscapes": (1024, 2048)}
 TRAINING = (600, 1080)
 
 
-def draw(root: Path, layout: str, pairs: int) -> Dataset:
-    """Write that many pairs of true size: one drawn scene, with other sensor noise in each."""
+def draw(
+    root: Path, layout: str, pairs: int, size: tuple[int, int], prepared: tuple[int, int] = TRAINING
+) -> Dataset:
+    """Write that many pairs of this size: one drawn scene, with other sensor noise in each."""
     rng = np.random.default_rng(0)
-    image, truth = miniature.draw(layout, "train", 0, seed=0, size=SIZES[layout])
+    image, truth = miniature.draw(layout, "train", 0, seed=0, size=size)
     # Label ids are the same in both layouts.
     native = np.zeros(256, np.uint8)
     known = np.flatnonzero(layouts.LAYOUTS[layout].table < 19)
     native[layouts.LAYOUTS[layout].table[known]] = known
     dataset = Dataset(
-        layout=layout, own=None, root=root, size=TRAINING, shards=1, splits="all"
+        layout=layout, own=None, root=root, size=prepared, shards=1, splits="all"
         if layout == "gta5" else "given", exclude={}, known_damage="exclude",
     )  # fmt: skip
     for k in range(pairs):
@@ -59,7 +62,7 @@ def open_all(dataset: Dataset) -> None:
 def resize_all(dataset: Dataset, out: Path) -> None:
     """Baseline of prepare: decoded and resized by Pillow, collected and saved."""
     images, truths = [], []
-    size = TRAINING[::-1]
+    size = dataset.size[::-1]
     for item in layouts.items(dataset, "train"):
         with Image.open(item.image) as opened:
             images.append(np.asarray(opened.resize(size, Image.Resampling.BICUBIC)))
@@ -73,6 +76,31 @@ def prepare_all(dataset: Dataset, out: Path) -> None:
     """Ours, of what verify let through."""
     report = verify.verify("benchmark", dataset, "train")
     datasets.prepare(dataset, "train", 0, Verified(report.pairs, report.excluded), out)
+
+
+def pairs(size: Size, scratch: Path) -> Iterator[Pair]:
+    """verify and prepare of GTA5."""
+    count = 3
+    dataset, out = draw(scratch / "raw", "gta5", count, size.native, size.prepared), scratch / "out"
+    out.mkdir()
+    report = verify.verify("benchmark", dataset, "train")
+    verified = Verified(report.pairs, report.excluded)
+
+    def check() -> float:
+        resize_all(dataset, out)
+        plain = np.load(out / "images.npy")
+        datasets.prepare(dataset, "train", 0, verified, out)
+        return float((plain != np.load(out / "images.npy")).mean())
+
+    what = f"{count} pairs of {size.native[0]}x{size.native[1]}, beside Pillow's "
+    yield Pair(
+        "verify", what + "decoding alone", lambda: open_all(dataset),
+        lambda: verify.verify("benchmark", dataset, "train", jobs=1), lambda: 0.0, 0.0,
+    )  # fmt: skip
+    yield Pair(
+        "prepare", what + "decoding and resizing alone", lambda: resize_all(dataset, out),
+        lambda: datasets.prepare(dataset, "train", 0, verified, out), check, 0.0,
+    )  # fmt: skip
 
 
 def paired(
@@ -115,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for layout in SIZES:
             root, out = Path(scratch, layout), Path(scratch, "out")
-            dataset, out = draw(root, layout, pairs), Path(scratch, f"{layout}-out")
+            dataset, out = draw(root, layout, pairs, SIZES[layout]), Path(scratch, f"{layout}-out")
             out.mkdir()
             for jobs in (1, 2):
                 paired(

@@ -430,6 +430,18 @@ def plan(
     ahead.show(graph, ahead.lines(graph, tables, jobs, seconds), jobs)
 
 
+@app.command()
+def status(
+    table: Annotated[str, typer.Argument(help="A table of params.yaml.")] = "miou",
+) -> None:
+    """Say what is done, running, waiting or stale, and why: madan status miou"""
+    from madan import status as standing
+
+    graph = Graph(config.load())
+    graph.check(Artefact("tables", table))
+    standing.show(standing.lines(graph, table), graph)
+
+
 @exports.command("stylised")
 def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
     """Stylise a source's raw images as a release: madan export stylised madan gta5"""

@@ -22,7 +22,7 @@ LEVELS = [
      "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training", "released"},
     {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
-    {"tables", "pages", "figures", "export", "plan", "prediction"},
+    {"tables", "pages", "figures", "export", "plan", "prediction", "status"},
     {"assembly"},
     {"gallery"},
     {"cli"},

@@ -1,0 +1,83 @@
+"""Labels and scores against plain ways and against what people use."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import plain
+import torch
+from pairs import Pair, Size
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from madan import evaluation, labels, layouts, miniature, scores
+
+CLASSES = len(labels.CLASSES)
+
+
+def pairs(size: Size, scratch: Path) -> Iterator[Pair]:
+    """label-remap, confusion, score-image, score-cityscapes."""
+    yield _remap(size)
+    yield from _counts(size)
+
+
+def _remap(size: Size) -> Pair:
+    _, truth = miniature.draw("gta5", "train", 0, seed=0, size=size.native)
+    table = layouts.LAYOUTS["gta5"].table
+    native = labels.to_label_ids(truth)
+    # An id that no class has, too.
+    native[:4] = 5
+
+    def check() -> float:
+        expected = plain.remapped(native, labels.TABLES["gta5"])
+        return float((labels.look_up(labels.TABLES["gta5"], native) != expected).mean())
+
+    what = f"{size.native[0]}x{size.native[1]} uint8 ids, beside one mask for each of 35"
+    return Pair(
+        "label-remap", what, lambda: plain.remapped(native, table),
+        lambda: labels.look_up(table, native), check, 0.0,
+    )  # fmt: skip
+
+
+def _counts(size: Size) -> Iterator[Pair]:
+    rng = np.random.default_rng(0)
+    _, truth = miniature.draw("cityscapes", "train", 0, seed=0, size=size.scored)
+    wrong = rng.random(truth.shape) < 0.2
+    seen = np.where(wrong | (truth == labels.IGNORE), rng.integers(0, CLASSES, truth.shape), truth)
+    seen = seen.astype(np.uint8)
+    score = torch.nn.functional.one_hot(torch.from_numpy(seen).long(), CLASSES)
+    score = score.permute(2, 0, 1).float().contiguous()
+    long_truth, long_seen = truth.astype(np.int64), seen.astype(np.int64)
+    expected = plain.confusion(long_truth, long_seen, CLASSES)
+    metric = MulticlassConfusionMatrix(CLASSES, ignore_index=labels.IGNORE, validate_args=False)
+
+    def ours() -> np.ndarray:
+        return scores.confusion(truth, seen, CLASSES)
+
+    def scored() -> np.ndarray:
+        predicted = evaluation.predict(score, truth.shape)
+        return scores.confusion(truth, predicted, CLASSES)
+
+    def by_torchmetrics() -> np.ndarray:
+        metric.reset()
+        metric.update(score[None], torch.from_numpy(long_truth)[None])
+        return metric.compute().numpy()
+
+    def by_unique() -> np.ndarray:
+        return np.unique(long_truth * CLASSES + long_seen, return_counts=True)
+
+    def error(found: np.ndarray) -> float:
+        return float(np.abs(found - expected).sum())
+
+    what = f"{size.scored[0]}x{size.scored[1]}, 19 classes"
+    yield Pair(
+        "confusion", f"{what}, beside bincount of int64 ids behind a mask",
+        lambda: plain.confusion(long_truth, long_seen, CLASSES), ours, lambda: error(ours()), 0.0,
+    )  # fmt: skip
+    yield Pair(
+        "score-image", f"{what}, from scores to counts, beside torchmetrics",
+        by_torchmetrics, scored, lambda: error(scored()) + error(by_torchmetrics()), 0.0,
+    )  # fmt: skip
+    yield Pair(
+        "score-cityscapes", f"{what}, from ids to counts, beside numpy.unique, as in the "
+        "Cityscapes scripts without their compiled part", by_unique, ours, lambda: 0.0, 0.0,
+    )  # fmt: skip
