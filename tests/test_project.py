@@ -21,7 +21,7 @@ LEVELS = [
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training", "released"},
-    {"translation", "stylisation", "segmentation", "adaptation", "evaluation"},
+    {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
     {"tables", "pages", "figures", "export", "plan", "prediction", "status"},
     {"assembly"},
     {"gallery"},
