@@ -1,22 +1,31 @@
 """Feature-level adaptation: F learns features of the target that D_F takes for the sources'.
 
-ADDA (Tzeng et al. 2017) as CyCADA applies it to segmentation: F starts from the segmenter trained
-on adapted images, a frozen copy of which gives the source side.
+After L_task: ADDA (Tzeng et al. 2017) as CyCADA applies it to segmentation, where F starts from
+the segmenter trained on adapted images, a frozen copy of which gives the source side. Along with
+L_task: stage 3 of the paper, where D_F sees one F on both sides. MDAN is in mdan.py.
 """
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madan import batches, labels, losses, parallel, training
 from madan.datasets import Pictures
 from madan.discriminators import FeatureDiscriminator
 from madan.drn26 import Net
-from madan.schema import AdaptationTraining, FeatureDiscriminatorNetwork, Refusal
-from madan.segmentation import shares
+from madan.mdan import Mdan
+from madan.schema import (
+    Adaptation,
+    AdaptationTraining,
+    FeatureDiscriminatorNetwork,
+    Params,
+    Refusal,
+)
+from madan.segmentation import Supervised, shares
 
 
 class Accuracy(nn.Module):
@@ -36,6 +45,17 @@ class Accuracy(nn.Module):
         return float(self.recent.mean())
 
 
+class View(NamedTuple):
+    """What D_F is shown of F and, where it judges by class, F's probabilities there."""
+
+    seen: Tensor
+    classes: Tensor | None
+
+    def detach(self) -> "View":
+        """The same without a way back to F."""
+        return View(self.seen.detach(), self.classes)
+
+
 class Adda:
     """L_feat: D_F tells F_S(x'_i) from F(x_T); F is to make it take target for source."""
 
@@ -51,20 +71,13 @@ class Adda:
         self.sets, self.target, self.settings, self.seed = sets, target, settings, seed
         self.net = net
         self.fixed = copy.deepcopy(net).eval().requires_grad_(False)
-        channels = len(labels.CLASSES) if settings.on == "scores" else net.head
-        discriminator = FeatureDiscriminator(channels=channels, **network.model_dump())
-        self.discriminator = discriminator.to(training.device())
+        self.discriminator = discriminator(net, settings, network)
         self.accuracy = Accuracy(settings.window)
         self.modules = {"F": net, "DF": self.discriminator, "accuracy": self.accuracy}
         # Foreach, not fused: F has parameters that see no gradient when features are aligned.
         self.optimizers = {
             "F": torch.optim.SGD(net.parameters(), settings.lr, settings.momentum, foreach=True),
-            "DF": torch.optim.SGD(
-                discriminator.parameters(),
-                settings.lr_discriminator,
-                settings.momentum,
-                foreach=True,
-            ),
+            "DF": descent(self.discriminator, settings),
         }
 
     def update(self, step: int) -> dict[str, float]:
@@ -73,19 +86,15 @@ class Adda:
         x, x_target = self._draw(step)
         self.net.eval()
         with torch.no_grad():
-            source = self._aligned(self.fixed, x)
-        target = self._aligned(self.net, x_target)
-        on_source, on_target = self.discriminator(source), self.discriminator(target.detach())
-        d_loss = (losses.domain(on_source, True) + losses.domain(on_target, False)) / 2
+            source = self._view(self.fixed, x)
+        target = self._view(self.net, x_target)
+        d_loss, right = tell(self.discriminator, source, target.detach())
         training.descend(self.optimizers["DF"], d_loss)
-        right = (on_source.argmax(1) == 1).float().mean() + (
-            on_target.argmax(1) == 0
-        ).float().mean()
         # Of the whole batch, so that the gate opens for all processes or for none.
-        accuracy = self.accuracy.add(step, parallel.mean(right).item() / 2)
+        accuracy = self.accuracy.add(step, parallel.mean(right).item())
         figures = {"d_feat": d_loss.item(), "accuracy": accuracy, "gate": settings.gate}
         if accuracy > settings.gate:
-            loss = losses.domain(self.discriminator(target), True)
+            loss = losses.domain(self.discriminator(target.seen), True, target.classes)
             training.descend(self.optimizers["F"], settings.weight * loss)
             self.accuracy.opened += 1
             figures["feat"] = loss.item()
@@ -100,9 +109,8 @@ class Adda:
                 "lower the gate, or raise steps or lr_discriminator."
             )
 
-    def _aligned(self, net: Net, x: Tensor) -> Tensor:
-        scores, features = net.forward_features(batches.imagenet(x))
-        return scores if self.settings.on == "scores" else features
+    def _view(self, net: Net, x: Tensor) -> View:
+        return view(*net.forward_features(batches.imagenet(x)), self.settings)
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         settings = self.settings
@@ -111,3 +119,114 @@ class Adda:
         x = [batches.draw(pictures, self.seed, step, n, **how).images for pictures, n in shared]
         x_target = batches.draw(self.target, self.seed, step, settings.batch, **how).images
         return torch.cat(x), x_target
+
+
+class Feat:
+    """L_task and L_feat together: F learns from labels while D_F tells F(x'_i) from F(x_T)."""
+
+    def __init__(
+        self,
+        task: Supervised,
+        target: Pictures,
+        settings: AdaptationTraining,
+        network: FeatureDiscriminatorNetwork,
+    ):
+        self.task, self.target, self.settings, self.net = task, target, settings, task.net
+        self.discriminator = discriminator(task.net, settings, network)
+        self.modules = {"F": task.net, "DF": self.discriminator}
+        self.optimizers = {**task.optimizers, "DF": descent(self.discriminator, settings)}
+
+    def update(self, step: int) -> dict[str, float]:
+        """One step of F against D_F as it stands, and one of D_F on what F then showed."""
+        images, truth = self.task.begin(step)
+        x_target = self.task.unlabelled(self.target, step)
+        total, count = self.task.total(truth), self.task.settings.accumulate
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        parts = zip(images.chunk(count), truth.chunk(count), x_target.chunk(count), strict=True)
+        figures = [self._gradients(x, y, t, total, len(x) / len(images)) for x, y, t in parts]
+        for optimizer in self.optimizers.values():
+            training.take_step(optimizer)
+        return {name: sum(part[name] for part in figures) for name in figures[0]}
+
+    def _gradients(
+        self, images: Tensor, truth: Tensor, x_target: Tensor, total: Tensor, share: float
+    ) -> dict[str, float]:
+        """Add up what a part, this share of a batch, says to F and to D_F; return its figures."""
+        weights = self.task.weights
+        scores, features = self.task.view(images)
+        source = view(scores, features, self.settings)
+        target = view(*self.task.view(x_target), self.settings)
+        task = losses.task(scores, truth, weights, total)
+        self.discriminator.requires_grad_(False)
+        feat = share * losses.domain(self.discriminator(target.seen), True, target.classes)
+        (task + self.settings.weight * feat).backward()
+        self.discriminator.requires_grad_(True)
+        d_loss, right = tell(self.discriminator, source.detach(), target.detach())
+        (share * d_loss).backward()
+        return {
+            "task": task.item(),
+            "feat": feat.item(),
+            "d_feat": share * d_loss.item(),
+            "accuracy": share * right.item(),
+        }
+
+
+def build(
+    params: Params, run: Adaptation, net: Net, sets: Sequence[Pictures], target: Pictures,
+    steps: int, seed: int,
+) -> Adda | Feat | Mdan:  # fmt: skip
+    """The method of a run; the sets carry labels except for adda, which needs none."""
+    networks, settings = params.networks, params.alignment(run)
+    if run.method == "adda":
+        return Adda(net, sets, target, settings, networks.feature_discriminator, seed)
+    task = Supervised(net, sets, params.training.segmenter, steps, seed)
+    if run.method == "feat":
+        return Feat(task, target, settings, networks.feature_discriminator)
+    return Mdan(task, target, params.mdan(run), networks.source_discriminators)
+
+
+def discriminator(
+    net: Net, settings: AdaptationTraining, network: FeatureDiscriminatorNetwork
+) -> FeatureDiscriminator:
+    """D_F with fresh weights for what it is shown of F, on the device of this process."""
+    count = len(labels.CLASSES)
+    made = FeatureDiscriminator(
+        channels=count if settings.on == "scores" else net.head,
+        classes=count if settings.classwise else 1,
+        **network.model_dump(),
+    )
+    return made.to(training.device())
+
+
+def descent(discriminator: FeatureDiscriminator, settings: AdaptationTraining) -> torch.optim.SGD:
+    """The optimiser of D_F."""
+    rate, momentum = settings.lr_discriminator, settings.momentum
+    return torch.optim.SGD(discriminator.parameters(), rate, momentum, foreach=True)
+
+
+def view(scores: Tensor, features: Tensor, settings: AdaptationTraining) -> View:
+    """What D_F is shown of F's scores [B, 19, H, W] and features [B, C, h, w]."""
+    seen = scores if settings.on == "scores" else features
+    if not settings.classwise:
+        return View(seen, None)
+    # A position of the features stands for the pixels that an even grid of as many gives it.
+    height, width = seen.shape[2:]
+    classes = F.adaptive_avg_pool2d(scores.detach().softmax(1), (height, width))
+    return View(seen, classes)
+
+
+def tell(discriminator: FeatureDiscriminator, source: View, target: View) -> tuple[Tensor, Tensor]:
+    """D_F's loss, half of it on each side, and the share of its judgements that are right."""
+    sides = [
+        (discriminator(source.seen), source, True),
+        (discriminator(target.seen), target, False),
+    ]
+    found = [losses.domain(logits, side, shown.classes) for logits, shown, side in sides]
+    right = [_right(logits, side, shown.classes) for logits, shown, side in sides]
+    return (found[0] + found[1]) / 2, (right[0] + right[1]) / 2
+
+
+def _right(logits: Tensor, is_source: bool, classes: Tensor | None) -> Tensor:
+    right = (logits.argmax(1) == int(is_source)).float()
+    return right.mean() if classes is None else (right * classes).sum(1).mean()

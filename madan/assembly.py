@@ -9,7 +9,7 @@ from typing import Any
 
 from madan import certificates, config
 from madan.graph import MODULES, Artefact, Graph
-from madan.schema import Refusal, known
+from madan.schema import Refusal, known, started
 
 
 def begin(
@@ -222,6 +222,16 @@ def to_predict(graph: Graph, run: str, on: str, seed: int) -> tuple[Any, Any, di
         "precision": training.resolved(graph.params.training.segmenter.precision),
     }
     return segmenter(graph, run, seed), shown, protocol
+
+
+def start(graph: Graph, address: str, seed: int) -> Any:
+    """The segmenter with which a run begins: that of the run it goes on from, or a fresh one."""
+    kind, name = address.split("/")
+    params = graph.params
+    found = started(params.segmenters[name] if kind == "segmenters" else params.adaptations[name])
+    if found:
+        return segmenter(graph, found[0], seed)
+    return untrained(graph, address, seed)
 
 
 def segmenter(graph: Graph, address: str, seed: int) -> Any:

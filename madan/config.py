@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from madan import labels, published
 from madan.schema import (
+    Adaptation,
     Domain,
     Layout,
     Params,
@@ -23,6 +24,7 @@ from madan.schema import (
     Translator,
     allowed,
     known,
+    started,
 )
 
 RUNS = ("segmenters", "translators", "adaptations")
@@ -80,16 +82,15 @@ def needs(params: Params, address: str) -> list[str]:
     if kind == "released":
         return []
     run = params.run(kind, name)
-    if isinstance(run, Segmenter):
-        names = [item.split("/")[0].partition("@")[0] for item in run.train_on if "/" in item]
-        begin = run.start or pretrained(params, address)
-        return [params.translator(name) for name in names] + ([begin] if begin else [])
     if isinstance(run, Translator):
         fresh = pretrained(params, address) if run.task and not run.task.start else None
-        started = run.task.start if run.task else None
-        segmenters = [params.judge(s) for s in (*run.judges.values(), started, fresh) if s]
+        task = run.task.start if run.task else None
+        segmenters = [params.judge(s) for s in (*run.judges.values(), task, fresh) if s]
         return [f"translators/{s}" for s in run.start] + segmenters
-    return [f"segmenters/{run.start}"]
+    names = [item.split("/")[0].partition("@")[0] for item in run.train_on if "/" in item]
+    vgg16 = pretrained(params, address)
+    begin = started(run) or ([vgg16] if vgg16 else [])
+    return [params.translator(name) for name in names] + begin
 
 
 def pretrained(params: Params, address: str) -> str | None:
@@ -304,47 +305,67 @@ def _check_runs(params: Params) -> None:
     for name, run in params.translators.items():
         _check_translator(params, f"translators.{name}", run)
     for name, segmenter in params.segmenters.items():
-        _check_segmenter(params, f"segmenters.{name}", segmenter, targets)
+        _check_sets(params, f"segmenters.{name}", segmenter, targets)
     for name, adaptation in params.adaptations.items():
-        key = f"adaptations.{name}"
-        known(f"{key}.start", adaptation.start, params.segmenters)
-        if len(params.segmenters[adaptation.start].train_on) > params.training.adaptation.batch:
-            raise Refusal(f"{key} has more sets than training.adaptation.batch has images.")
-        _check_target(params, f"{key}.target", adaptation.target)
+        _check_adaptation(params, f"adaptations.{name}", adaptation, targets)
 
 
-def _check_segmenter(params: Params, key: str, run: Segmenter, targets: set[str]) -> None:
+def _check_adaptation(params: Params, key: str, run: Adaptation, targets: set[str]) -> None:
+    _check_target(params, f"{key}.target", run.target)
+    if run.method == "mdan" and (run.on or run.classwise is not None):
+        raise Refusal(
+            f"{key}: on and classwise are of adda and feat; mdan sees features as a whole."
+        )
+    if run.method != "adda":
+        if not run.train_on:
+            raise Refusal(f"{key}.train_on is missing: {run.method} learns from labelled sets.")
+        _check_sets(params, key, run, targets)
+        return
+    if run.train_on:
+        raise Refusal(f"{key}.train_on: adda has the sets of its start; drop the key.")
+    known(f"{key}.start", str(run.start), params.segmenters)
+    if len(params.sets(run)) > params.training.adaptation.batch:
+        raise Refusal(f"{key} has more sets than training.adaptation.batch has images.")
+
+
+def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: set[str]) -> None:
+    """What a run learns from and starts from, where it minimises L_task."""
+    oracle = isinstance(run, Segmenter) and run.oracle
     for item in run.train_on:
         run_name, _, domain = item.rpartition("/")
         if run_name:
             known(f"{key}.train_on {item}", domain, stylable(params, f"{key}.train_on", run_name))
             continue
         known(f"{key}.train_on", item, params.domains)
-        if not run.oracle and targets & set(params.members(item)):
+        if not oracle and targets & set(params.members(item)):
             raise Refusal(
                 f"{key}.train_on names {item}, a target, whose labels only evaluation and the "
                 "oracle may read; say oracle: true if that is what this run is."
             )
     if len(run.train_on) > params.training.segmenter.batch:
         raise Refusal(f"{key}.train_on has more sets than training.segmenter.batch has images.")
-    if run.network == "drn26" and params.training.segmenter.accumulate > 1:
-        raise Refusal(
-            f"{key} is to be drn26, which normalises over a whole batch, but "
-            f"training.segmenter.accumulate is {params.training.segmenter.accumulate}; set it to 1."
-        )
-    if run.start:
-        kind, name = run.start.split("/")
+    for address in started(run):
+        kind, name = address.split("/")
         known(f"{key}.start", name, getattr(params, kind))
         if kind == "translators" and not params.translators[name].task:
             raise Refusal(f"{key}.start is {run.start}, which has no task segmenter to start from.")
         if kind == "released":
             _check_kind(params, f"{key}.start", name)
-        started = params.architecture(run.start)
-        if started != run.network:
+        other = params.architecture(address)
+        if isinstance(run, Segmenter) and other != run.network:
             raise Refusal(
-                f"{key}.start is {run.start}, whose network is {started}, but {key} is to be "
-                f"{run.network}: say network: {started} there, or start from another run."
+                f"{key}.start is {run.start}, whose network is {other}, but {key} is to be "
+                f"{run.network}: say network: {other} there, or start from another run."
             )
+    network, accumulate = (
+        params.architecture(key.replace(".", "/")),
+        params.training.segmenter.accumulate,
+    )
+    if network == "drn26" and accumulate > 1:
+        raise Refusal(
+            f"{key} is to be drn26, which normalises over a whole batch, but "
+            f"training.segmenter.accumulate is {accumulate}; set it to 1."
+        )
 
 
 def _check_target(params: Params, key: str, target: str) -> None:
@@ -363,14 +384,14 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
     _check_target(params, f"{key}.target", run.target)
     if len(run.sources) < 2 and (run.sad or run.ccd):
         raise Refusal(f"{key}: sad and ccd compare sources, and there is one; switch them off.")
-    started = [s for name in run.start if name in params.translators
+    covered = [s for name in run.start if name in params.translators
                for s in params.translators[name].sources]  # fmt: skip
     for name in run.start:
         known(f"{key}.start", name, params.translators)
         if params.translators[name].target != run.target:
             raise Refusal(f"{key}.start: {name} has another target than {run.target}.")
-    if run.start and sorted(started) != sorted(run.sources):
-        raise Refusal(f"{key}.start covers {', '.join(started)}; sources are {run.sources}.")
+    if run.start and sorted(covered) != sorted(run.sources):
+        raise Refusal(f"{key}.start covers {', '.join(covered)}; sources are {run.sources}.")
     if run.judges and run.semantic == "none":
         raise Refusal(f"{key} has judges but semantic: none; drop them or say sc or dsc.")
     if run.semantic != "none" and set(run.judges) != set(run.sources):

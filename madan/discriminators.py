@@ -1,10 +1,11 @@
 """The discriminators of the paper's figure, pixel and feature level, and the history they look at.
 
 PatchGAN is CycleGAN's (Isola et al., 2017), FeatureDiscriminator is ADDA's (Tzeng et al., 2017) as
-CyCADA has it.
+CyCADA has it, SourceDiscriminators are MDAN's (Zhao et al., 2018) as the release has them.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,15 @@ class PatchGAN(nn.Module):
 class FeatureDiscriminator(nn.Module):
     """Target or source, position by position: features [B,channels,h,w] to logits [B,2,h,w]."""
 
-    def __init__(self, *, channels: int, hidden: Sequence[int], dropout: float) -> None:
-        """Build with two hidden 1x1 layers of these widths, their channels dropped at that rate."""
+    def __init__(
+        self, *, channels: int, hidden: Sequence[int], dropout: float, classes: int = 1
+    ) -> None:
+        """Build with two hidden 1x1 layers of these widths, their channels dropped at that rate.
+
+        With more classes than one it has two logits for each of them.
+        """
         super().__init__()
+        self.classes = classes
         first, second = hidden
         self.D = nn.Sequential(
             nn.Conv2d(channels, first, 1),
@@ -57,12 +64,53 @@ class FeatureDiscriminator(nn.Module):
             nn.Conv2d(first, second, 1),
             nn.Dropout2d(dropout),
             nn.ReLU(inplace=True),
-            nn.Conv2d(second, 2, 1),
+            nn.Conv2d(second, 2 * classes, 1),
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Judge features or scores [B,channels,h,w]: logits [B,2,h,w], target and source."""
-        return self.D(features)
+        """Judge features or scores [B,channels,h,w]: logits [B,2,h,w], target and source.
+
+        With K classes, [B,2,K,h,w].
+        """
+        logits = self.D(features)
+        return logits if self.classes == 1 else logits.unflatten(1, (2, self.classes))
+
+
+class SourceDiscriminators(nn.Module):
+    """MDAN's head, one judge for each source: features [B,channels,h,w] to logits [B,2,sources].
+
+    The release's unused layer `softmax` is left out.
+    """
+
+    def __init__(self, *, channels: int, reduced: int, hidden: Sequence[int], sources: int) -> None:
+        """Build with features averaged to 2x2 and reduced, and hidden layers that all share."""
+        super().__init__()
+        self.dim_reduction = nn.Conv2d(channels, reduced, 1)
+        nn.init.xavier_normal_(self.dim_reduction.weight)
+        nn.init.constant_(self.dim_reduction.get_parameter("bias"), 0.1)
+        widths = pairwise([4 * reduced, *hidden])
+        self.hiddens = nn.ModuleList(nn.Linear(wide, next_wide) for wide, next_wide in widths)
+        self.domains = nn.ModuleList(nn.Linear(hidden[-1], 2) for _ in range(sources))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Judge features [B,channels,h,w]: logits [B,2,sources], target and source."""
+        return self.judge(self.embed(features))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Features [B,channels,h,w] as the judges see them, [B,hidden]."""
+        seen = self.dim_reduction(_quarters(features)).flatten(1)
+        for layer in self.hiddens:
+            seen = layer(seen).relu()
+        return seen
+
+    def judge(self, embedded: Tensor) -> Tensor:
+        """Logits [B,2,sources] of what was embedded."""
+        return torch.stack([judge(embedded) for judge in self.domains], 2)
+
+
+def reverse(features: Tensor) -> Tensor:
+    """Gradient reversal (Ganin & Lempitsky, 2015): the same values, the negated gradient."""
+    return 2 * features.detach() - features
 
 
 class ImagePool(nn.Module):
@@ -100,6 +148,18 @@ class ImagePool(nn.Module):
                 self.images[chosen] = image
         self.stored.fill_(stored)
         return returned
+
+
+def _quarters(x: Tensor) -> Tensor:
+    """Means over the quarters of x [B,C,h,w], which share the middle row and column: [B,C,2,2].
+
+    Adaptive pooling gives the same values, but adds up its gradient in any order on a GPU.
+    """
+    height, width = x.shape[2:]
+    halves = torch.stack([x[:, :, : -(-height // 2)].mean(2), x[:, :, height // 2 :].mean(2)], 2)
+    return torch.stack(
+        [halves[..., : -(-width // 2)].mean(3), halves[..., width // 2 :].mean(3)], 3
+    )
 
 
 def _initialise(module: nn.Module) -> None:

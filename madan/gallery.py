@@ -201,7 +201,7 @@ def _panel(graph: Graph, run: str, title: str, term: str, logs: Sequence[pd.Data
         gates.append((share * graph.steps(Artefact(kind, name)), "gate"))
     if term in UNDECIDED:
         levels.append((UNDECIDED[term], "cannot tell"))
-    if term == "accuracy":
+    if term == "accuracy" and "gate" in logs[0]:
         levels.append((float(logs[0]["gate"].iloc[0]), "F learns above this gate"))
     return Panel(f"{title}: {TERMS.get(term, term)}", lines, gates, levels)
 
@@ -212,25 +212,21 @@ def _features(graph: Graph, figure: Figure) -> dict[str, dict[str, np.ndarray]]:
     target = params.tables[figure.table].target
     for run, title in _titles(graph, figure).items():
         kind, name = run.split("/")
-        of = params.segmenters[name if kind == "segmenters" else params.adaptations[name].start]
+        sets = params.sets(
+            params.segmenters[name] if kind == "segmenters" else params.adaptations[name]
+        )
         net = assembly.segmenter(graph, run, params.seeds[0])
         # A union is shown by its datasets, as far as they have pictures of their own.
         items = [
-            each
-            for item in of.train_on
-            for each in (params.members(item) if "/" not in item else [item])
+            each for item in sets for each in (params.members(item) if "/" not in item else [item])
         ]
         pooled = {
             item.rpartition("/")[2]: _pooled(
                 net, assembly.pictures(graph, item, params.seeds[0]), figure.images
             )
-            for item in [*items, target]
-        }
-        how = (
-            "stylised sources"
-            if any("/" in item for item in of.train_on)
-            else "sources as they are"
-        )
+            for item in items
+        } | {target: _pooled(net, assembly.pictures(graph, target), figure.images)}
+        how = "stylised sources" if any("/" in item for item in sets) else "sources as they are"
         found[f"{title}: {how}"] = _components(pooled)
     return found
 

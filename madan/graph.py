@@ -18,6 +18,7 @@ from madan.config import digest, needs, stylable, translator
 from madan.schema import Adaptation, Figure, Params, Refusal, Segmenter, Translator, known
 
 T = TypeVar("T")
+Run = Segmenter | Translator | Adaptation
 MODULES = {
     "miniature": ("native",),
     "verified": ("layouts",),  # What verify finds is data: a better verify retrains nothing.
@@ -286,12 +287,7 @@ class Graph:
             precision = params.training.segmenter.precision
             return training | {"batch": params.evaluation.batch, "precision": precision}
         run = params.run(kind, name)
-        section = {"segmenters": "segmenter", "translators": "translator"}.get(kind, "adaptation")
-        schedule = getattr(params.training, section).model_dump(exclude={"stylise_precision"})
-        training |= {
-            "log_every": params.training.log_every,
-            section: schedule | {"steps": self.steps(artefact)},
-        }
+        training |= {"log_every": params.training.log_every, **self._schedules(artefact, run)}
         if self.processes(artefact) > 1:
             training["processes"] = self.processes(artefact)
         if isinstance(run, Translator) and run.task:
@@ -303,6 +299,23 @@ class Graph:
             "networks": params.networks.model_dump(include=set(self._networks(artefact))),
         }
 
+    def _schedules(self, artefact: Artefact, run: Run) -> dict[str, Any]:
+        """The sections of `training` that a run goes by, with its own steps."""
+        training, steps = self.params.training, {"steps": self.steps(artefact)}
+        if isinstance(run, Translator):
+            return {
+                "translator": training.translator.model_dump(exclude={"stylise_precision"}) | steps
+            }
+        if isinstance(run, Segmenter):
+            return {"segmenter": training.segmenter.model_dump() | steps}
+        if run.method == "adda":
+            return {"adaptation": self.params.alignment(run).model_dump() | steps}
+        section = {"segmenter": training.segmenter.model_dump() | steps}
+        if run.method == "mdan":
+            return section | {"mdan": self.params.mdan(run).model_dump()}
+        with_task = {"lr_discriminator", "momentum", "on", "classwise", "weight"}
+        return section | {"adaptation": self.params.alignment(run).model_dump(include=with_task)}
+
     def processes(self, artefact: Artefact) -> int:
         """Processes that train a run together: as many as its rule asks for GPUs, at least one."""
         needs = self.params.resources
@@ -311,13 +324,11 @@ class Graph:
 
     def steps(self, artefact: Artefact) -> int:
         """Steps of a training run: its own, or those of its kind."""
-        training = self.params.training
-        schedule = {
-            "segmenters": training.segmenter.steps,
-            "translators": training.translator.steps,
-            "adaptations": training.adaptation.steps,
-        }
-        return self.params.run(artefact.kind, artefact.name).steps or schedule[artefact.kind]
+        training, run = self.params.training, self.params.run(artefact.kind, artefact.name)
+        if isinstance(run, Translator):
+            return run.steps or training.translator.steps
+        after = isinstance(run, Adaptation) and run.method == "adda"
+        return run.steps or (training.adaptation if after else training.segmenter).steps
 
     def promise(self, artefact: Artefact) -> tuple[str, str]:
         """Digests (settings, code) that the artefact will have when made now, upstream included."""
@@ -457,27 +468,26 @@ class Graph:
         address = f"{artefact.kind}/{artefact.name}"
         own = {"translators": ["generator", "discriminator"], "segmenters": []}
         run = self.params.run(artefact.kind, artefact.name)
+        mdan = isinstance(run, Adaptation) and run.method == "mdan"
+        other = ["source_discriminators" if mdan else "feature_discriminator"]
         segmenters = [need for need in needs(self.params, address) if need[0] != "t"]
-        if isinstance(run, Segmenter) or (isinstance(run, Translator) and run.task):
+        if not isinstance(run, Translator) or run.task:
             segmenters.append(address)
         sizes = {"fcn8s": "segmenter", "drn26": "drn26"}
         kinds = [self.params.architecture(each) for each in segmenters]
         found = [sizes[kind] for kind in kinds if kind in sizes]
-        return _once([*own.get(artefact.kind, ["feature_discriminator"]), *found])
+        return _once([*own.get(artefact.kind, other), *found])
 
-    def _data(self, run: Segmenter | Translator | Adaptation, seed: int) -> list[Artefact]:
-        if isinstance(run, Adaptation):
-            start = self.params.segmenters[run.start]
-            return [*self._data(start, seed), *self.prepared(run.target)]
+    def _data(self, run: Run, seed: int) -> list[Artefact]:
         if isinstance(run, Translator):
             domains = [*run.sources, run.target]
             return [shard for domain in domains for shard in self.prepared(domain)]
         found = []
-        for item in run.train_on:
+        for item in self.params.sets(run):
             if "/" in item:
                 found.append(Artefact("stylised", item, seed))
             found += self.prepared(item.rpartition("/")[2])
-        return found
+        return found + (self.prepared(run.target) if isinstance(run, Adaptation) else [])
 
 
 def _once(found: Iterable[T]) -> list[T]:

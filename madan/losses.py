@@ -46,7 +46,18 @@ def task_total(truth: Tensor, weights: Tensor | None) -> Tensor:
     return weights[counted].sum() if weights is not None else counted.new_tensor(len(counted))
 
 
-def domain(logits: Tensor, is_source: bool) -> Tensor:
-    """L_feat: cross-entropy of D_F's two logits [B, 2, h, w] against source (1) or target (0)."""
+def domain(logits: Tensor, is_source: bool, classes: Tensor | None = None) -> Tensor:
+    """L_feat: cross-entropy of D_F's two logits [B, 2, ...] against source (1) or target (0).
+
+    Class by class (CLA), logits are [B, 2, K, h, w] and `classes` [B, K, h, w] are F's
+    probabilities, by which the K judgements of a position are weighed.
+    """
     truth = logits.new_full((len(logits), *logits.shape[2:]), int(is_source)).long()
-    return F.cross_entropy(logits, truth)
+    if classes is None:
+        return F.cross_entropy(logits, truth)
+    return (F.cross_entropy(logits, truth, reduction="none") * classes).sum(1).mean()
+
+
+def soft_maximum(values: Tensor, gamma: float | None) -> Tensor:
+    """MDAN's sum over sources: log sum exp(gamma l_i) / gamma of losses [M]; None: the maximum."""
+    return values.max() if gamma is None else torch.logsumexp(gamma * values, 0) / gamma

@@ -150,6 +150,8 @@ def _alike(graph: Graph, artefact: Artefact) -> str:
             about |= run.model_dump(include={"shared", "semantic", "sad", "ccd"})
             about |= {"sources": len(run.sources), "task": run.task and run.task.update_every}
             about |= {"kept": len(run.keep)}
+        else:
+            about |= {"method": getattr(run, "method", "task"), "sets": len(params.sets(run))}
     else:
         training = {key: value for key, value in said.items() if key != "step"}
         about |= {"training": training, "networks": params.networks.model_dump()}
@@ -315,13 +317,12 @@ def _training_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
         method = segmentation.Supervised(net, sets, params.training.segmenter, steps, seed)
         given = [net]
     else:
-        net = build(run.start)
-        sets = [noise(item) for item in params.segmenters[run.start].train_on]
-        # With its gate open, which is the dearer half.
-        settings = params.training.adaptation.model_copy(update={"gate": -1})
-        method = adaptation.Adda(
-            net, sets, noise(run.target), settings, networks.feature_discriminator, seed
-        )
+        net = segmentation.build(params.network(f"adaptations/{artefact.name}"))
+        sets = [noise(item) for item in params.sets(run)]
+        method = adaptation.build(params, run, net, sets, noise(run.target), steps, seed)
+        if isinstance(method, adaptation.Adda):
+            # With its gate open, which is the dearer half.
+            method.settings = method.settings.model_copy(update={"gate": -1})
         given = [net]
     weights = sum(4 * tensor.numel() for each in given for tensor in each.state_dict().values())
     places = [int(part * max(0, steps - 2)) for part in (1, 0.45, 0.1, 0.7, 0.3, 0.9)]

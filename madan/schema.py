@@ -16,11 +16,13 @@ Judge = Annotated[
     str,
     Field(pattern=r"^(released/)?[a-z0-9][a-z0-9-]*$", description="a segmenter, or released/NAME"),
 ]
+Start = Annotated[str, Field(pattern=r"^(translators/)?[a-z0-9][a-z0-9-]*$")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
+Level = Literal["scores", "features"]
 # auto: bf16 where the device has instructions for it; what it came to stands beside the result.
 Precision = Literal["fp32", "bf16", "auto"]
 Split = Literal["train", "val", "test"]
@@ -142,6 +144,13 @@ class FeatureDiscriminatorNetwork(Model):
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
+class SourceDiscriminatorsNetwork(Model):
+    """MDAN's head: channels that features are reduced to, and its hidden layers."""
+
+    reduced: Count
+    hidden: Annotated[list[Count], Field(min_length=1)]
+
+
 class Networks(Model):
     """Sizes of the networks."""
 
@@ -150,6 +159,7 @@ class Networks(Model):
     generator: GeneratorNetwork
     discriminator: DiscriminatorNetwork
     feature_discriminator: FeatureDiscriminatorNetwork
+    source_discriminators: SourceDiscriminatorsNetwork
 
 
 class ClassWeights(Model):
@@ -217,7 +227,7 @@ class TranslatorTraining(Model):
 
 
 class AdaptationTraining(Model):
-    """Feature-level alignment (ADDA)."""
+    """Feature-level alignment; of these, feat has its D_F, `on`, `classwise` and weight."""
 
     lr: Positive
     lr_discriminator: Positive
@@ -226,10 +236,19 @@ class AdaptationTraining(Model):
     batch: Count
     crop: Size
     flip: bool
-    on: Literal["scores", "features"]
+    on: Level
+    classwise: bool = Field(description="D_F judges by class, weighed by F's probabilities")
     weight: Weight = Field(description="lambda_G of the adversarial term; 0 is the control")
     gate: Fraction = Field(description="F learns only while the discriminator is righter than this")
     window: Count = Field(description="iterations over which that accuracy is averaged")
+
+
+class MdanTraining(Model):
+    """MDAN: a source's loss is its L_task plus weight times the loss of its discriminator."""
+
+    weight: Weight = Field(description="mu; 0 is the control")
+    gamma: Positive | None = Field(description="of the soft maximum over sources; null: maximum")
+    clip: Positive = Field(description="largest norm of a step's gradients, of F and of the head")
 
 
 class Training(Model):
@@ -238,6 +257,7 @@ class Training(Model):
     segmenter: SegmenterTraining
     translator: TranslatorTraining
     adaptation: AdaptationTraining
+    mdan: MdanTraining
     threads: Count
     compile: bool = Field(description="torch.compile of F and, when stylising, of G; other bits")
     save_every: Count = Field(description="steps between two saved states")
@@ -340,12 +360,16 @@ class Translator(Model):
 
 
 class Adaptation(Model):
-    """A run of feature-level alignment."""
+    """A run of feature-level alignment: after L_task (adda) or along with it (feat, mdan)."""
 
-    method: Literal["adda"]
-    start: Name
+    method: Literal["adda", "feat", "mdan"]
+    start: Start | None = Field(None, description="a segmenter, or translators/RUN for its F_A")
+    train_on: list[str] = Field([], description="sets of feat and mdan; adda has its start's")
     target: Name
     steps: Count | None = None
+    weight: Weight | None = Field(None, description="else training.adaptation's or training.mdan's")
+    on: Level | None = Field(None, description="else training.adaptation's")
+    classwise: bool | None = Field(None, description="else training.adaptation's")
 
 
 class Row(Model):
@@ -413,6 +437,21 @@ class Params(Model):
         entry = self.domains[domain].model_dump(exclude={"union"})
         return Dataset(own=self.layouts.get(entry["layout"]), **entry)
 
+    def alignment(self, run: Adaptation) -> AdaptationTraining:
+        """training.adaptation as this run has it."""
+        own = run.model_dump(include={"weight", "on", "classwise"}, exclude_none=True)
+        return self.training.adaptation.model_copy(update=own)
+
+    def mdan(self, run: Adaptation) -> MdanTraining:
+        """training.mdan as this run has it."""
+        own = run.model_dump(include={"weight"}, exclude_none=True)
+        return self.training.mdan.model_copy(update=own)
+
+    def sets(self, run: Segmenter | Adaptation) -> list[str]:
+        """The labelled sets of a run; adda has those of its start."""
+        after = isinstance(run, Adaptation) and run.method == "adda"
+        return self.segmenters[str(run.start)].train_on if after else run.train_on
+
     def architecture(self, address: str) -> str:
         """Which network the segmenter of a run is: fcn8s or drn26."""
         kind, name = address.split("/")
@@ -421,8 +460,11 @@ class Params(Model):
         run = self.run(kind, name)
         if isinstance(run, Segmenter):
             return run.network
-        start = run.start if isinstance(run, Adaptation) else run.task and run.task.start
-        return self.architecture(f"segmenters/{start}") if start else "fcn8s"
+        if isinstance(run, Adaptation):
+            found = started(run)
+        else:
+            found = [f"segmenters/{run.task.start}"] if run.task and run.task.start else []
+        return self.architecture(found[0]) if found else "fcn8s"
 
     def judge(self, name: str) -> str:
         """Address of a judge: one of `segmenters`, or `released/NAME`."""
@@ -443,6 +485,13 @@ class Params(Model):
         if name not in runs:
             raise Refusal(f"params.yaml has no {kind}.{name}; {allowed(name, runs)}.")
         return runs[name]
+
+
+def started(run: Segmenter | Adaptation) -> list[str]:
+    """Address of the run whose segmenter F goes on from; none where its weights are fresh."""
+    if run.start is None:
+        return []
+    return [run.start if "/" in run.start else f"segmenters/{run.start}"]
 
 
 def allowed(word: str, names: Any) -> str:

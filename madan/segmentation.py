@@ -59,6 +59,26 @@ class Supervised:
         """What L_task of a whole batch is divided by, of all processes that share it."""
         return parallel.mean(losses.task_total(truth, self.weights))
 
+    def counts(self) -> list[int]:
+        """Images of each set in a batch of this process."""
+        return [len(parallel.share(n)) for n in shares(self.settings.batch, len(self.sets))]
+
+    def view(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """F's scores and features of images in [-1, 1], computed in its precision, as fp32."""
+        with training.autocast(self.settings.precision):
+            scores, features = self.net.forward_features(batches.imagenet(images))
+        return scores.float(), features.float()
+
+    def unlabelled(self, pictures: Pictures, step: int) -> Tensor:
+        """A set's images [B, 3, h, w] for a step: as many as F learns from, and treated alike."""
+        settings = self.settings
+        drawn = batches.draw(
+            pictures, self.seed, step, settings.batch, settings.crop, settings.flip,
+            device=training.device(),
+        )  # fmt: skip
+        rows = parallel.share(settings.batch)
+        return batches.jitter(drawn.images, settings.jitter, self.seed, step, rows, settings.batch)
+
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         settings = self.settings
         parts = shares(settings.batch, len(self.sets))

@@ -39,8 +39,9 @@ def tiny(params: dict, rows: tuple[str, ...] = ROWS) -> dict:
         splits.update(dict.fromkeys(splits, 8))
     for section in ("segmenter", "translator", "adaptation"):
         params["training"][section]["steps"] = 3
-    for run in (*params["segmenters"].values(), *params["translators"].values()):
-        run.pop("steps", None)
+    for kind in ("segmenters", "translators", "adaptations"):
+        for run in params[kind].values():
+            run.pop("steps", None)
     params["training"]["adaptation"]["gate"] = 0
     params["domains"]["synthia"]["shards"] = 2
     params["training"]["save_every"] = 1

@@ -7,11 +7,13 @@ import pytest
 import torch
 from conftest import PROJECT, tiny, write_set
 from ruamel.yaml import YAML
+from test_fcn8s import GOLDEN, load, narrow
 from torch import nn
 
 from madan import batches, config, losses, segmentation, training
 from madan.adaptation import Accuracy, Adda
 from madan.datasets import Pictures
+from madan.discriminators import FeatureDiscriminator
 from madan.schema import Refusal
 
 CROP = (16, 32)
@@ -281,3 +283,56 @@ def test_control_differs_from_alignment_in_f_alone(build):
     run(control, 1)
     assert not moved(aligned.discriminator, weights(control.discriminator))
     assert moved(aligned.net, weights(control.net))
+
+
+def seeded_images(seed):
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded_truth(seed):
+    return torch.randint(0, 19, (2, 64, 96), generator=torch.Generator().manual_seed(seed))
+
+
+def largest_error(name, module):
+    """Of sum and absolute sum of each tensor, against the recorded ones, relative to the latter."""
+    with np.load(GOLDEN / "adaptation_steps.npz") as file:
+        names, digests = file[f"{name}_names"].tolist(), file[f"{name}_digests"]
+    tensors = {key: value.double() for key, value in module.state_dict().items()}
+    assert sorted(tensors) == sorted(names)
+    found = [[tensors[key].sum().item(), tensors[key].abs().sum().item()] for key in names]
+    return (abs(np.array(found) - digests) / digests[:, 1:]).max()
+
+
+def released_iteration(net, discriminator, optimizers, step, on):
+    """As released, weights shared: D_F, then F by L_feat, then F by L_task, a step for each."""
+    x, x_target = seeded_images(20 + step), seeded_images(30 + step) * 0.7 + 0.3
+    seen = 0 if on == "scores" else 1
+    with torch.no_grad():
+        source, target = (net.forward_features(each)[seen] for each in (x, x_target))
+    told = losses.domain(discriminator(source), True), losses.domain(discriminator(target), False)
+    training.descend(optimizers["DF"], (told[0] + told[1]) / 2)
+    views = net.forward_features(x_target)
+    feat = losses.domain(discriminator(views[seen]), True)
+    training.descend(optimizers["F"], 0.1 * feat)
+    task = losses.task(net(x), seeded_truth(40 + step), None)
+    training.descend(optimizers["F"], task)
+    on_target = losses.task(views[0], seeded_truth(50 + step), None)
+    return [each.item() for each in ((told[0] + told[1]) / 2, feat, task, on_target)]
+
+
+@pytest.mark.parametrize("on", ["scores", "features"])
+def test_two_iterations_in_the_released_arrangement_have_the_released_numbers(on):
+    net = narrow()
+    torch.manual_seed(6)
+    discriminator = FeatureDiscriminator(
+        channels=19 if on == "scores" else 64, hidden=(512, 256), dropout=0.0
+    )
+    modules = {"F": net, "DF": discriminator}
+    optimizers = {
+        name: torch.optim.SGD(module.parameters(), 2e-3, 0.9, weight_decay=5e-4)
+        for name, module in modules.items()
+    }
+    found = [released_iteration(net, discriminator, optimizers, step, on) for step in range(2)]
+    np.testing.assert_allclose(found, load("adaptation_steps")[f"adda_{on}_losses"], rtol=1e-5)
+    for name, module in modules.items():
+        assert largest_error(f"adda_{on}_{name}", module) < 1e-6

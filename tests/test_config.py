@@ -33,7 +33,7 @@ def test_paper_scale_differs_only_where_it_says_so(raw):
     small, paper = (config.resolve(raw | {"scale": scale}) for scale in SCALES)
     assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
     assert paper.tables["comparison"] == small.tables["comparison"]
-    assert paper.adaptations == small.adaptations
+    assert paper.adaptations["madan"] == small.adaptations["madan"]
     assert paper.networks.discriminator.norm == small.networks.discriminator.norm
     assert paper.domains["both"] == small.domains["both"]
 
@@ -129,7 +129,15 @@ def test_missing_file_is_a_sentence(tmp_path):
         ("segmenters", "pooled", "train_on", ["madam@60/gta5"], ["did you mean madan"]),
         ("translators", "madan", "judges", {"gta5": "source-gta5", "synthia": "none"}, ["none"]),
         ("adaptations", "madan", "start", "madan", ["madan-pixel"]),
-        ("adaptations", "madan", "method", "mdan", ["'mdan'"]),
+        ("adaptations", "madan", "method", "dann", ["'dann'"]),
+        ("adaptations", "madan", "method", "mdan", ["train_on is missing", "labelled sets"]),
+        ("adaptations", "madan", "train_on", ["gta5"], ["adda has the sets of its start"]),
+        ("adaptations", "madan", "start", None, ["start"]),
+        ("adaptations", "madan", "start", "translators/madan", ["start", "madan-pixel"]),
+        ("adaptations", "madan-feat", "start", "translators/cyclegan-gta5", ["no task segmenter"]),
+        ("adaptations", "madan-feat", "train_on", ["cityscapes"], ["a target, whose labels"]),
+        ("adaptations", "mdan", "on", "scores", ["mdan sees features as a whole"]),
+        ("adaptations", "mdan", "train_on", ["gta5"] * 9, ["more sets than"]),
     ],
 )
 def test_impossible_run_is_refused(raw, kind, run, key, value, words):

@@ -339,3 +339,30 @@ def test_every_run_of_the_settings_is_needed_by_a_table(raw):
     needed = {(a.kind, a.name) for a in Graph(params).everything()}
     for kind in ("segmenters", "translators", "adaptations"):
         assert {(kind, name) for name in getattr(params, kind)} <= needed
+
+
+def test_what_learns_along_with_l_task_stands_on_its_own_sets_and_on_both_sections(raw, graph):
+    mdan, feat = (Artefact("adaptations", name) for name in ("mdan", "madan-feat"))
+    assert {each.kind for each in graph.inputs(mdan)} == {"prepared"}
+    assert graph.inputs(feat)[0] == Artefact("translators", "madan")
+    assert Artefact("stylised", "madan/gta5") in graph.inputs(feat)
+    assert graph.steps(mdan) == graph.params.training.segmenter.steps
+    before = {each: graph.promise(each) for each in (mdan, feat)}
+    for section, key, value, moved in (
+        ("segmenter", "lr", 0.5, {mdan, feat}),
+        ("mdan", "gamma", 3, {mdan}),
+        ("adaptation", "lr_discriminator", 0.5, {feat}),
+        ("adaptation", "gate", 0.5, set()),
+    ):
+        was, raw["training"][section][key] = raw["training"][section][key], value
+        now = Graph(config.resolve(raw))
+        assert {each for each in before if now.promise(each) != before[each]} == moved, key
+        raw["training"][section][key] = was
+
+
+def test_a_weight_of_its_own_is_all_that_a_control_differs_in(graph):
+    one, other = (graph.settings(Artefact("adaptations", n)) for n in ("madan", "madan-control"))
+    assert other["training"]["adaptation"]["weight"] == 0
+    del one["run"]["weight"], other["run"]["weight"]
+    del one["training"]["adaptation"]["weight"], other["training"]["adaptation"]["weight"]
+    assert one == other

@@ -12,14 +12,30 @@ import torch
 from conftest import PROJECT, World, tiny, write_set
 from ruamel.yaml import YAML
 
-from madan import batches, config, devices, labels, losses, parallel, schema, segmentation, training
-from madan.adaptation import Adda
+from madan import (
+    adaptation,
+    batches,
+    config,
+    devices,
+    labels,
+    losses,
+    parallel,
+    schema,
+    segmentation,
+    training,
+)
 from madan.datasets import Pictures
 from madan.schema import Refusal
 from madan.translation import Translator
 
 CROP = (16, 32)
-METHODS = ("segmenter", "CycleGAN", "MADAN", "ADDA")
+ALIGNED = {
+    "ADDA": {"method": "adda"},
+    "feat": {"method": "feat", "on": "features"},
+    "classwise": {"method": "feat", "classwise": True},
+    "MDAN": {"method": "mdan"},
+}
+METHODS = ("segmenter", "in parts", "CycleGAN", "MADAN", *ALIGNED)
 
 
 def build(name, folder):
@@ -37,16 +53,19 @@ def build(name, folder):
     sets = {part: _pictures(folder, part) for part in ("one", "two", "target")}
     training.begin(0, 1)
     one_two = [sets["one"], sets["two"]]
-    if name == "segmenter":
+    if name in ("segmenter", "in parts", "MDAN"):
         # Ignored pixels lie unevenly, so that each process has another number of labelled ones.
         sets["one"]._labels[0] = sets["one"]._labels[0].copy()
         sets["one"]._labels[0][:3, :12] = labels.IGNORE
+    if name in ("segmenter", "in parts"):
         net = segmentation.build(params.networks.segmenter)
-        return segmentation.Supervised(net, one_two, params.training.segmenter, 10, 0)
-    if name == "ADDA":
+        parts = {"accumulate": 2 if name == "in parts" else 1}
+        settings = params.training.segmenter.model_copy(update=parts)
+        return segmentation.Supervised(net, one_two, settings, 10, 0)
+    if name in ALIGNED:
         net = segmentation.build(params.networks.segmenter)
-        settings = params.training.adaptation, params.networks.feature_discriminator
-        return Adda(net, one_two, sets["target"], *settings, 0)
+        run = schema.Adaptation(target="target", **ALIGNED[name])
+        return adaptation.build(params, run, net, one_two, sets["target"], 10, 0)
     more = {}
     run = schema.Translator(sources=["one"], target="target")
     if name == "MADAN":
