@@ -22,14 +22,17 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
 exports = typer.Typer(
     help="Write what others read: stylised datasets, predictions.",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
-app.add_typer(exports, name="export")
+# In this order `madan --help` shows them.
+DATA, PIXEL, SEGMENTERS = "Data", "Pixel level: G", "Segmenters: F"
+SHOWN, STANDING = "Scores, figures, exports", "What stands and what is to come"
+app.add_typer(exports, name="export", rich_help_panel=SHOWN)
 
 CORES = len(os.sched_getaffinity(0))
 Seed = Annotated[int | None, typer.Option(help="One of params.yaml's seeds; else its first.")]
@@ -57,7 +60,7 @@ def main() -> None:
         sys.exit(f"madan: {where}{error.strerror or error}.")
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def miniature(domain: str, planned: Planned = None) -> None:
     """Draw a domain of the miniature world in its native layout: madan miniature gta5"""
     from madan import native
@@ -74,7 +77,7 @@ def miniature(domain: str, planned: Planned = None) -> None:
         native.write(layout, out, images=images, size=drawn.size, seed=seed, look=look)
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def verify(
     domains: Annotated[list[str] | None, typer.Argument(metavar="[DOMAIN[/SPLIT]]...")] = None,
     quick: Annotated[bool, typer.Option(help="Read headers alone; nothing is certified.")] = False,
@@ -127,7 +130,7 @@ def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | Non
     return report.status
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def prepare(shard: str, planned: Planned = None) -> None:
     """Turn a shard of a dataset into arrays at training size: madan prepare gta5/train/0"""
     from madan import datasets
@@ -140,7 +143,7 @@ def prepare(shard: str, planned: Planned = None) -> None:
         datasets.prepare(graph.params.dataset(name), split, int(k), verified, out)
 
 
-@app.command()
+@app.command(rich_help_panel=PIXEL)
 def translate(
     run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
@@ -186,7 +189,7 @@ def translate(
     assembly.train(graph, artefact, method, job, method.networks(), kept=method.generators)
 
 
-@app.command()
+@app.command(rich_help_panel=PIXEL)
 def stylise(
     run: str,
     source: str,
@@ -200,7 +203,8 @@ def stylise(
     """Send all images of a source through its generator: madan stylise madan gta5
 
     RUN@STEP is the generator of a step that the run keeps: madan stylise madan@100 gta5
-    Or photos of your own, in their size: madan stylise madan gta5 --images holiday --out stylised
+
+    Photos of your own, in their size: madan stylise madan gta5 --images holiday --out stylised
     """
     from madan import stylisation
 
@@ -228,7 +232,7 @@ def _stylise_photos(run: str, source: str, seed: int | None, images: list[Path],
     print(f"written: {len(found)} images in {out}")
 
 
-@app.command()
+@app.command(rich_help_panel=SEGMENTERS)
 def predict(
     photos: list[Path],
     model: Annotated[
@@ -260,7 +264,7 @@ def predict(
     print(f"written: labelIds, overlay and mosaic.png of {len(found)} photos in {out}")
 
 
-@app.command()
+@app.command(rich_help_panel=SEGMENTERS)
 def segment(
     run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
@@ -276,7 +280,7 @@ def segment(
     assembly.train(graph, artefact, method, job, method.modules)
 
 
-@app.command()
+@app.command(rich_help_panel=SEGMENTERS)
 def adapt(
     run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
 ) -> None:
@@ -295,7 +299,7 @@ def adapt(
     assembly.train(graph, artefact, method, job, {"F": net}, *checks)
 
 
-@app.command()
+@app.command(rich_help_panel=SHOWN)
 def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> None:
     """Score a segmenter on a split: madan evaluate segmenters/pooled cityscapes-val"""
     from madan import evaluation
@@ -308,7 +312,7 @@ def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> N
         evaluation.write(out / "score.json", confusion, protocol)
 
 
-@app.command()
+@app.command(rich_help_panel=SHOWN)
 def table(
     name: str,
     partial: Annotated[
@@ -340,7 +344,7 @@ def table(
     print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
 
 
-@app.command()
+@app.command(rich_help_panel=SHOWN)
 def figure(name: str, planned: Planned = None) -> None:
     """Draw a figure of params.yaml: madan figure translation"""
     from madan import figures, gallery
@@ -350,7 +354,7 @@ def figure(name: str, planned: Planned = None) -> None:
         figures.save(gallery.draw(graph, name), out / "figure.png")
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=DATA)
 def import_(
     what: Annotated[str, typer.Argument(metavar="NAME|FILE")],
     as_released: Annotated[
@@ -382,7 +386,7 @@ def import_(
         )
 
 
-@app.command()
+@app.command(rich_help_panel=STANDING)
 def check() -> None:
     """Refuse results that are not what params.yaml and the package say now: madan check"""
     from madan import guard
@@ -390,7 +394,7 @@ def check() -> None:
     guard.check(Graph(config.load()))
 
 
-@app.command()
+@app.command(rich_help_panel=STANDING)
 def vouch(
     paths: list[Path],
     code: Annotated[
@@ -412,7 +416,7 @@ def vouch(
     print("\n".join(f"vouched: {path}" for path in certified))
 
 
-@app.command()
+@app.command(rich_help_panel=STANDING)
 def plan(
     tables: Annotated[list[str] | None, typer.Argument(help="Else miou alone.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Jobs, or GPUs, that work at a time.")] = CORES,
@@ -430,7 +434,7 @@ def plan(
     ahead.show(graph, ahead.lines(graph, tables, jobs, seconds), jobs)
 
 
-@app.command()
+@app.command(rich_help_panel=STANDING)
 def status(
     table: Annotated[str, typer.Argument(help="A table of params.yaml.")] = "miou",
 ) -> None:
