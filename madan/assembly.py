@@ -229,9 +229,7 @@ def start(graph: Graph, address: str, seed: int) -> Any:
     kind, name = address.split("/")
     params = graph.params
     found = started(params.segmenters[name] if kind == "segmenters" else params.adaptations[name])
-    if found:
-        return segmenter(graph, found[0], seed)
-    return untrained(graph, address, seed)
+    return segmenter(graph, found[0], seed) if found else untrained(graph, address, seed)
 
 
 def segmenter(graph: Graph, address: str, seed: int) -> Any:

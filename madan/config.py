@@ -88,9 +88,8 @@ def needs(params: Params, address: str) -> list[str]:
         segmenters = [params.judge(s) for s in (*run.judges.values(), task, fresh) if s]
         return [f"translators/{s}" for s in run.start] + segmenters
     names = [item.split("/")[0].partition("@")[0] for item in run.train_on if "/" in item]
-    vgg16 = pretrained(params, address)
-    begin = started(run) or ([vgg16] if vgg16 else [])
-    return [params.translator(name) for name in names] + begin
+    begin = [*started(run), pretrained(params, address)][0]
+    return [params.translator(name) for name in names] + ([begin] if begin else [])
 
 
 def pretrained(params: Params, address: str) -> str | None:

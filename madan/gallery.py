@@ -224,8 +224,8 @@ def _features(graph: Graph, figure: Figure) -> dict[str, dict[str, np.ndarray]]:
             item.rpartition("/")[2]: _pooled(
                 net, assembly.pictures(graph, item, params.seeds[0]), figure.images
             )
-            for item in items
-        } | {target: _pooled(net, assembly.pictures(graph, target), figure.images)}
+            for item in [*items, target]
+        }
         how = "stylised sources" if any("/" in item for item in sets) else "sources as they are"
         found[f"{title}: {how}"] = _components(pooled)
     return found

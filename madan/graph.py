@@ -466,17 +466,19 @@ class Graph:
     def _networks(self, artefact: Artefact) -> list[str]:
         """Sections of `networks` that a run is made of."""
         address = f"{artefact.kind}/{artefact.name}"
-        own = {"translators": ["generator", "discriminator"], "segmenters": []}
         run = self.params.run(artefact.kind, artefact.name)
-        mdan = isinstance(run, Adaptation) and run.method == "mdan"
-        other = ["source_discriminators" if mdan else "feature_discriminator"]
+        own = [] if isinstance(run, Segmenter) else ["feature_discriminator"]
+        if isinstance(run, Translator):
+            own = ["generator", "discriminator"]
+        elif isinstance(run, Adaptation) and run.method == "mdan":
+            own = ["source_discriminators"]
         segmenters = [need for need in needs(self.params, address) if need[0] != "t"]
         if not isinstance(run, Translator) or run.task:
             segmenters.append(address)
         sizes = {"fcn8s": "segmenter", "drn26": "drn26"}
         kinds = [self.params.architecture(each) for each in segmenters]
         found = [sizes[kind] for kind in kinds if kind in sizes]
-        return _once([*own.get(artefact.kind, other), *found])
+        return _once([*own, *found])
 
     def _data(self, run: Run, seed: int) -> list[Artefact]:
         if isinstance(run, Translator):

@@ -59,3 +59,14 @@ def test_growth_measures_every_line_of_its_table(table):
     for what, by, values in growth.LINES:
         seconds, memory = growth.measure(what, by, min(values) if by != "images" else 8)
         assert seconds > 0 and memory > 0, (what, by)
+
+
+def test_what_a_step_saves_is_counted_once_and_by_hand(table):
+    import memory
+    import torch
+
+    stays, kept = memory.segmenter(torch.nn.Conv2d(3, 19, 1), (6, 8), 2)
+    weights = 3 * 19 + 19
+    assert stays * 2**30 == pytest.approx(16 * weights)
+    # Input of the convolution, its log-softmax, labels, and the number of them.
+    assert kept * 2**30 == pytest.approx(2 * 6 * 8 * (3 * 4 + 19 * 4 + 8) + 4)
