@@ -7,7 +7,7 @@ CORES ?= 8
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup miou report schema lint test faults bench growth clean
+.PHONY: setup miou report publish schema lint test faults bench growth clean
 
 setup: $(VENV)/.installed
 
@@ -26,6 +26,11 @@ report: setup
 	snakemake --cores $(CORES) finished
 	snakemake --report results/report.html finished
 	snakemake --report results/report.zip finished
+
+# Of the miniature, for those who read before they run; refused where it is not params.yaml's.
+publish: setup
+	snakemake --cores $(CORES) results/miou.csv figures
+	madan publish docs/miniature
 
 schema: setup
 	$(BIN)/python -c "import json, madan.schema as s; print(json.dumps(s.Params.model_json_schema(), indent=1))" \

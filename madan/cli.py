@@ -446,6 +446,15 @@ def status(
     standing.show(standing.lines(graph, table), graph)
 
 
+@app.command(rich_help_panel=SHOWN)
+def publish(out: Annotated[Path, typer.Argument()] = Path("docs/miniature")) -> None:
+    """Copy the miniature's table and figures where git has them: madan publish docs/miniature"""
+    from madan import publication
+
+    for path in publication.publish(Graph(config.load()), out):
+        print(f"written: {path}")
+
+
 @exports.command("stylised")
 def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
     """Stylise a source's raw images as a release: madan export stylised madan gta5"""

@@ -55,7 +55,7 @@ class Panel(NamedTuple):
 def save(figure: Figure, path: Path) -> None:
     """Write path.png and path.pdf, each of at most 2 MB, without date and version."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for dpi in (160, 110, 75, 50):
+    for dpi in (130, 90, 65, 45):
         figure.savefig(path.with_suffix(".png"), dpi=dpi, metadata={"Software": None})
         if path.with_suffix(".png").stat().st_size <= BYTES:
             break

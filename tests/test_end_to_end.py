@@ -42,6 +42,46 @@ def test_second_run_does_nothing(finished):
     assert "Nothing to be done" in finished.snakemake("results/miou.csv")
 
 
+def test_every_figure_is_drawn_labelled_by_its_runs_and_published(finished):
+    """Of each kind one, of runs that the tiny table has."""
+    figures = {
+        "domains": {"shows": "shares"},
+        "table": {"shows": "heatmap"},
+        "classes": {"shows": "classes"},
+        "confusion": {"shows": "confusion", "runs": ["adaptations/madan"]},
+        "translation": {
+            "shows": "translation", "runs": ["translators/cyclegan-gta5", "translators/madan"],
+        },
+        "qualitative": {"shows": "qualitative", "images": 2},
+        "training": {"shows": "training", "runs": ["translators/madan", "adaptations/madan"]},
+        "judges": {"shows": "discriminators", "runs": ["translators/madan", "adaptations/madan"]},
+        "features": {"shows": "features", "images": 4},
+    }  # fmt: skip
+    before = finished.params
+    finished.change("figures", figures)
+    assert "not what params.yaml" in finished.run("madan", "publish", "shown", expect=1).stdout
+    finished.snakemake("figures")
+    for name in figures:
+        for suffix in ("png", "pdf"):
+            path = finished.root / f"results/miniature/figures/{name}/figure.{suffix}"
+            assert 1000 < path.stat().st_size < 2_000_000, path
+    finished.run("madan", "publish", "shown")
+    published = {path.name for path in (finished.root / "shown").iterdir()}
+    assert published == {*(f"{name}.png" for name in figures), "miou.csv", "metrics.json"}
+    finished.write(before)
+
+
+def test_photos_are_labelled_and_stylised_as_the_tutorial_says(finished):
+    drawn = next(finished.root.glob("data/miniature/cityscapes/leftImg8bit/test/*/*.png"))
+    finished.run("madan", "predict", drawn, "--model", "madan", "--out", "seen")
+    assert (finished.root / f"seen/labelIds/{drawn.stem}.png").exists()
+    finished.run("madan", "stylise", "madan", "gta5", "--images", drawn, "--out", "styled")
+    assert (finished.root / f"styled/{drawn.stem}.png").exists()
+    assert "tables/miou" in finished.run("madan", "status").stdout
+    said = finished.run("madan", "predict", drawn, "--model", "madam", expect=1).stdout
+    assert "did you mean madan?" in said
+
+
 def test_no_state_is_left_behind(finished):
     assert not list((finished.root / "state").rglob("*.pt"))
     assert not [path for path in finished.root.rglob(".*.new")]

@@ -357,9 +357,9 @@ def test_tiles_decide_releases_alone(raw, graph):
     ("kind", "name", "said"),
     [
         ("releases", "madan/both", "both.*allowed: gta5, synthia"),
-        ("releases", "nobody/gta5", "no translators.nobody"),
+        ("releases", "nobody/gta5", "nobody, which is unknown"),
         ("releases", "madan", "expected TRANSLATOR/SOURCE"),
-        ("predictions", "translators/madan/cityscapes-val", "allowed: segmenters, adaptations"),
+        ("predictions", "translators/shared/cityscapes-val", "shared has no task"),
         ("predictions", "segmenters/pooled/both-val", "both"),
     ],
 )

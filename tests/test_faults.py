@@ -129,14 +129,15 @@ def world(finished, tmp_path):
     return Small(tmp_path, finished.params)
 
 
-def same(finished, world, method):
+def same(finished, world, method, tidy=True):
     made = [
         {path.name: path.read_bytes() for path in each.folder(method).iterdir()}
         for each in (finished, world)
     ]
     assert {"weights.safetensors", "log.csv", "digest"} <= made[0].keys() == made[1].keys()
     assert [name for name in made[0] if made[0][name] != made[1][name]] == [], method
-    assert [path.name for path in world.states(method).glob("*") if path.name != "lock"] == []
+    left = [path.name for path in world.states(method).glob("*") if path.name != "lock"]
+    assert left == [] or not tidy  # Killed between the two, it has published and not cleared.
 
 
 @contextlib.contextmanager
@@ -217,7 +218,7 @@ def test_a_job_killed_at_random_moments_ends_with_the_same_bits(finished, world,
                     TABLE[method, fault].append((where, 0))
                 else:
                     due = fault, where, shown.done.value
-        same(finished, world, method)
+        same(finished, world, method, tidy=code == 0)
 
 
 def stopped_after_two_saves(world, method="CycleGAN"):

@@ -58,7 +58,7 @@ def test_a_figure_is_a_small_png_and_pdf(kind, tmp_path):
     for name in ("figure.png", "figure.pdf"):
         assert 0 < (tmp_path / name).stat().st_size <= figures.BYTES
     with Image.open(tmp_path / "figure.png") as picture:
-        assert picture.width >= 900 and picture.height >= 300
+        assert picture.width >= 900 and picture.height >= 250  # A table of two rows is low.
 
 
 @pytest.mark.parametrize("kind", ["mosaic", "classes"])

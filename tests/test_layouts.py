@@ -85,7 +85,9 @@ def test_every_form_of_a_layout_reads_back_as_it_was_drawn(tmp_path, monkeypatch
             if item.image.suffix == ".png":
                 assert np.array_equal(image, shown)
             else:
-                assert abs(image.astype(int) - shown).mean() < 6
+                assert (
+                    abs(image.astype(int) - shown).mean() < 8
+                )  # The evening's grain costs JPEG the most.
     assert not drawn
 
 

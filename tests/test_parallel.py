@@ -112,7 +112,8 @@ def test_two_processes_have_the_gradients_of_one_on_the_whole_batch(name, tmp_pa
         assert gradient.norm() > 0
         print(optimizer, (gradient - two[optimizer]).norm() / gradient.norm())
         assert (gradient - two[optimizer]).norm() < 1e-5 * gradient.norm(), optimizer
-    assert together == pytest.approx(alone, rel=1e-5)
+    # A divergence near 0 is a difference of logarithms, known to their rounding alone.
+    assert together == pytest.approx(alone, rel=1e-5, abs=1e-7)
 
 
 def three_steps(name, folder):
@@ -137,7 +138,7 @@ def test_all_processes_hold_the_same_bits_of_weights_and_of_the_gate(name, tmp_p
 
 def test_the_gate_goes_by_the_accuracy_of_all_processes(tmp_path, monkeypatch):
     method = build("ADDA", tmp_path)
-    monkeypatch.setattr(parallel, "mean", lambda value: torch.full_like(value, 2))
+    monkeypatch.setattr(parallel, "mean", lambda value: torch.full_like(value, 1))
     window = method.settings.window
     assert method.update(0)["accuracy"] == pytest.approx(1 / window)
 

@@ -56,6 +56,8 @@ rule miou:
         "results/miou.digest",
     log:
         "logs/tables/miou.log",
+    benchmark:
+        "logs/tables/miou.tsv"
     params:
         planned=planned("tables", "miou"),
     shell:
@@ -78,6 +80,8 @@ rule table:
         "results/tables/{run}.digest",
     log:
         "logs/tables/{run}.log",
+    benchmark:
+        "logs/tables/{run}.tsv"
     params:
         planned=planned("tables", "{run}"),
     shell:
@@ -100,6 +104,8 @@ rule figure:
         "results/{scale}/figures/{run}/figure.pdf",
     log:
         "logs/{scale}/figures/{run}.log",
+    benchmark:
+        "logs/{scale}/figures/{run}.tsv"
     params:
         planned=planned("figures", "{run}"),
         shows=shows,
