@@ -91,10 +91,15 @@ def predict(
 @torch.inference_mode()
 def train_ids(net: Net, image: Array, height: int, tiles: Export, precision: str) -> Array:
     """Train ids uint8 [H, W] of an image [H, W, 3], seen `height` pixels high (0: as it is)."""
-    x = batches.scale(torch.from_numpy(_seen(image, height).copy())[None])
-    x = batches.imagenet(x).to(training.device())
+    # A large photo stays in bytes until a piece of it is looked at.
+    x = torch.from_numpy(_seen(image, height).copy())[None].permute(0, 3, 1, 2)
+    tile, overlap = tiles.tile, tiles.overlap
+    if x.shape[2] * x.shape[3] > tile[0] * tile[1]:
+        # F needs more memory than G does: half a tile at a time.
+        tile = max(2 * GRID, tile[0]), max(2 * GRID, tile[1] // 2)
+        overlap = min(overlap, min(tile) - GRID)
     with training.autocast(precision):
-        pieces = stylisation.strips(net, x, tiles.tile, tiles.overlap, GRID)
+        pieces = stylisation.strips(_Scaled(net), x, tile, overlap, GRID)
         if x.shape[2:] == image.shape[:2]:
             return np.concatenate(
                 [piece[0].max(0).indices.byte().cpu().numpy() for piece in pieces]
@@ -115,6 +120,19 @@ def stylise(
         _write(out / f"{name}.png", export.stylised(generator, image, precision, tiles))
         meter.show(done, {})
     meter.close()
+
+
+class _Scaled(torch.nn.Module):
+    """F for pieces of images in bytes, uint8 [B, 3, h, w]."""
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scaled = batches.imagenet(batches.scale(x.permute(0, 2, 3, 1)))
+        scores: torch.Tensor = self.net(scaled.to(training.device()))
+        return scores
 
 
 def _seen(image: Array, height: int) -> Array:

@@ -33,6 +33,8 @@ METHODS = {
     "joint": ("translators", "joint"),
     "segmenter": ("segmenters", "madan-pixel"),
     "ADDA": ("adaptations", "madan"),
+    "feat, by class": ("adaptations", "madan-classwise"),
+    "MDAN": ("adaptations", "mdan"),
 }
 COMMANDS = {
     "miniature": "miniature", "verified": "verify", "prepared": "prepare",

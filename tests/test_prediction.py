@@ -38,6 +38,13 @@ def test_predictions_have_the_size_of_the_photo_and_tiles_change_nothing(size):
     np.testing.assert_array_equal(seen, image[..., 0])
 
 
+def test_tiles_that_leave_f_no_room_are_made_larger():
+    image = picture(100, 90)
+    image[..., 0] %= 19
+    seen = prediction.train_ids(Scores(), image, 0, Export(tile=(40, 48), overlap=24), "fp32")
+    np.testing.assert_array_equal(seen, image[..., 0])
+
+
 def test_a_photo_is_seen_at_the_height_of_training_and_its_scores_enlarged(net):
     image = picture(240, 400)
     sizes = []
