@@ -151,7 +151,9 @@ def _alike(graph: Graph, artefact: Artefact) -> str:
             about |= {"sources": len(run.sources), "task": run.task and run.task.update_every}
             about |= {"kept": len(run.keep)}
         else:
-            about |= {"method": getattr(run, "method", "task"), "sets": len(params.sets(run))}
+            about["method"] = getattr(run, "method", "task")
+            # A segmenter's batch is one, of however many sets; MDAN has a network for each.
+            about["sets"] = len(params.sets(run)) if kind == "adaptations" else 1
     else:
         training = {key: value for key, value in said.items() if key != "step"}
         about |= {"training": training, "networks": params.networks.model_dump()}
