@@ -114,3 +114,7 @@ def planned(kind, name):
 
 def priority(kind, name):
     return lambda wildcards: GRAPH.priority(node(kind, name, wildcards))
+
+
+def shows(wildcards):
+    return GRAPH.params.figures[wildcards.run].shows

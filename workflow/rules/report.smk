@@ -10,10 +10,6 @@ CATEGORIES = {
 }
 
 
-def shows(wildcards):
-    return GRAPH.params.figures[wildcards.run].shows
-
-
 # Seconds each, and after all else: not worth a place in a cluster's queue.
 localrules:
     miou,
