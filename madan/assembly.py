@@ -72,7 +72,8 @@ def _images(graph: Graph, artefact: Artefact) -> int:
     if artefact.kind == "segmenters":
         return training.segmenter.batch
     if artefact.kind == "adaptations":
-        return 2 * training.adaptation.batch
+        after = graph.params.adaptations[artefact.name].method == "adda"
+        return 2 * (training.adaptation if after else training.segmenter).batch
     return training.translator.batch * (1 + len(graph.params.translators[artefact.name].sources))
 
 

@@ -424,8 +424,14 @@ class Graph:
         if file == "torchvision":
             return file
         found = certificates.content(Path(file), Path("state/released", platform.node(), name))
-        if found is None and (report / "report.json").exists():
-            found = json.loads((report / "report.json").read_text())["sha256"]
+        if found is None and (told := report / "report.json").exists():
+            try:
+                found = str(json.loads(told.read_text())["sha256"])
+            except (ValueError, KeyError, TypeError):
+                raise Refusal(
+                    f"{told} is damaged, and {file}, which it tells of, is gone: put the file back "
+                    f"and delete {report}."
+                ) from None
         return found or "missing"
 
     def is_made(self, artefact: Artefact) -> bool:

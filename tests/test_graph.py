@@ -366,3 +366,13 @@ def test_a_weight_of_its_own_is_all_that_a_control_differs_in(graph):
     del one["run"]["weight"], other["run"]["weight"]
     del one["training"]["adaptation"]["weight"], other["training"]["adaptation"]["weight"]
     assert one == other
+
+
+def test_a_torn_report_of_an_import_whose_file_is_gone_is_a_sentence(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw["released"] = {"judge": {"file": "gone.pth", "network": "fcn8s"}}
+    report = tmp_path / "results/miniature/released/judge/report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text('{"sha')
+    with pytest.raises(Refusal, match=r"report.json is damaged, and gone.pth"):
+        Graph(config.resolve(raw)).promise(Artefact("released", "judge"))
