@@ -270,12 +270,15 @@ def _check_sizes(params: Params) -> None:
     net, smallest = params.networks.segmenter, 16
     if net.norm == "group" and any(width % 8 for width in (*net.widths, net.head)):
         raise Refusal("networks.segmenter: norm group needs widths and head in multiples of 8.")
-    segmenter = params.training.segmenter
-    if segmenter.accumulate > segmenter.batch:
-        raise Refusal(
-            f"training.segmenter.accumulate is {segmenter.accumulate}, more parts than the batch "
-            f"has images; it must be at most training.segmenter.batch, {segmenter.batch}."
+    for section in ("segmenter", "translator"):
+        parts, batch = (
+            getattr(getattr(params.training, section), k) for k in ("accumulate", "batch")
         )
+        if parts > batch:
+            raise Refusal(
+                f"training.{section}.accumulate is {parts}, more parts than the batch "
+                f"has images; it must be at most training.{section}.batch, {batch}."
+            )
     if min(params.miniature.size) < smallest:
         raise Refusal(f"miniature.size is {params.miniature.size}; scenes need {smallest} pixels.")
     for section in ("segmenter", "translator", "adaptation"):
@@ -356,14 +359,15 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
                 f"{key}.start is {run.start}, whose network is {other}, but {key} is to be "
                 f"{run.network}: say network: {other} there, or start from another run."
             )
-    network, accumulate = (
-        params.architecture(key.replace(".", "/")),
-        params.training.segmenter.accumulate,
-    )
-    if network == "drn26" and accumulate > 1:
+    _check_parts(params, key, "segmenter")
+
+
+def _check_parts(params: Params, key: str, section: str) -> None:
+    parts = getattr(params.training, section).accumulate
+    if parts > 1 and params.architecture(key.replace(".", "/")) == "drn26":
         raise Refusal(
-            f"{key} is to be drn26, which normalises over a whole batch, but "
-            f"training.segmenter.accumulate is {accumulate}; set it to 1."
+            f"{key} is to train a drn26, which normalises over a whole batch, but "
+            f"training.{section}.accumulate is {parts}; set it to 1."
         )
 
 
@@ -404,6 +408,7 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
         known(f"{key}.task.start", run.task.start, params.segmenters)
     elif run.task and not run.task.update_every:
         raise Refusal(f"{key}.task has no start and never learns; give it one of the two.")
+    _check_parts(params, key, "translator")
     _check_kept(key, run, run.steps or params.training.translator.steps)
 
 

@@ -224,6 +224,7 @@ class TranslatorTraining(Model):
         description="ordered pairs of sources that SAD and CCD take a step: all, or so many drawn"
     )
     stylise_precision: Precision
+    accumulate: Count = Field(1, description="parts in which a batch is gone through, for memory")
 
 
 class AdaptationTraining(Model):

@@ -78,6 +78,7 @@ def autocast(precision: str) -> torch.autocast:
 def compiled(net: nn.Module, wanted: bool) -> nn.Module:
     """The network, its forward pass compiled at the first call if that is wanted."""
     if wanted:
+        torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler's choices as well
         net.compile(dynamic=False)
     return net
 
@@ -86,7 +87,8 @@ def begin(seed: int, threads: int) -> None:
     """Join the other processes, fix threads, seed and algorithms before networks are built."""
     parallel.join()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # As use_deterministic_algorithms does, which would import torch's compiler: 2 s of every job.
+    torch.set_deterministic_debug_mode("warn")
     # Filling fresh memory guards against bugs, not against noise, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)

@@ -9,7 +9,7 @@ pixel level (Hoffman et al. 2018); several sources with SAD, CCD and DSC are MAD
     FA    task segmenter    DA_i  D_A^i: is it adapted from source i, or from another source?
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
@@ -143,17 +143,35 @@ class Translator:
     def _update_generators(
         self, x: Images, x_target: Tensor, sad: Pairs, ccd: Pairs
     ) -> tuple[Made, dict[str, Tensor]]:
-        """Minimise the sum of the paper's terms over the generators; return their images."""
+        """Minimise the sum of the paper's terms over the generators; return their images.
+
+        Terms are means over a batch: those of its parts, weighed by their images, add up to them.
+        """
         _require_grad(self.discriminators.values(), False)
+        self.optimizers["G"].zero_grad()
+        made, terms = [], []
+        for part in _parts({**x, "": x_target}, self.settings.accumulate):
+            share = len(part[""]) / len(x_target)
+            images, found = self._terms(part, part.pop(""), sad, ccd)
+            weights = [getattr(self.settings.weights, name.split(".")[0]) for name in found]
+            weighed = [share * w * term for w, term in zip(weights, found.values(), strict=True)]
+            torch.stack(weighed).sum().backward()
+            made.append(Made(*(_detach(kind) for kind in images)))
+            terms.append({name: share * term.detach() for name, term in found.items()})
+        training.take_step(self.optimizers["G"])
+        _require_grad(self.discriminators.values(), True)
+        whole = Made(*(_join(torch.cat, kind) for kind in zip(*made, strict=True)))
+        return whole, _join(sum, terms)
+
+    def _terms(
+        self, x: Images, x_target: Tensor, sad: Pairs, ccd: Pairs
+    ) -> tuple[Made, dict[str, Tensor]]:
+        """The generators' images, and every term that they are to minimise."""
         made, terms = self._generate(x, x_target, ccd)
         terms |= self._fool(made, sad, ccd)
         if self.run.semantic != "none":
             terms |= self._semantic(x, made.adapted)
-        weights = self.settings.weights
-        weighed = [getattr(weights, name.split(".")[0]) * term for name, term in terms.items()]
-        training.descend(self.optimizers["G"], torch.stack(weighed).sum())
-        _require_grad(self.discriminators.values(), True)
-        return Made(*(_detach(images) for images in made)), _detach(terms)
+        return made, terms
 
     def _generate(self, x: Images, x_target: Tensor, ccd: Pairs) -> tuple[Made, dict[str, Tensor]]:
         """All images of a step, and the terms that compare them: cycle and identity."""
@@ -234,11 +252,16 @@ class Translator:
     def _update_task(self, task: Net, adapted: Images, truth: Tensor) -> Tensor:
         """One step of F_A on the adapted images with their sources' labels."""
         task.train().requires_grad_(True)
-        scores = task(batches.imagenet(torch.cat(list(adapted.values()))))
         total = parallel.mean(losses.task_total(truth, self.class_weights))
-        loss = losses.task(scores, truth, self.class_weights, total)
-        training.descend(self.optimizers["FA"], loss)
-        return loss.detach()
+        images = torch.cat(list(adapted.values()))
+        self.optimizers["FA"].zero_grad()
+        found = []
+        for part in _parts({"x": images, "truth": truth}, self.settings.accumulate):
+            scores = task(batches.imagenet(part["x"]))
+            found.append(losses.task(scores, part["truth"], self.class_weights, total))
+            found[-1].backward()
+        training.take_step(self.optimizers["FA"])
+        return torch.stack(found).detach().sum()
 
     def _draw(self, step: int) -> dict[str, batches.Batch]:
         settings = self.settings
@@ -317,6 +340,17 @@ def _through(network: nn.Module, images: list[Tensor]) -> list[Tensor]:
     if not images:
         return []
     return list(network(torch.cat(images)).split([len(batch) for batch in images]))
+
+
+def _parts(whole: Images, parts: int) -> Iterator[Images]:
+    """The batches in that many parts, all of them cut alike."""
+    for pieces in zip(*(images.chunk(parts) for images in whole.values()), strict=True):
+        yield dict(zip(whole, pieces, strict=True))
+
+
+def _join(how: Callable, parts: Sequence[Mapping]) -> dict:
+    """What the parts have under each name, put together."""
+    return {name: how([part[name] for part in parts]) for name in parts[0]}
 
 
 def _share(sources: Images, pairs: Pairs) -> float:

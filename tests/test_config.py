@@ -150,6 +150,10 @@ def test_parts_of_a_batch_are_refused_where_it_is_normalised_over(raw):
     assert config.resolve(raw)
     raw["segmenters"]["source-gta5"]["network"] = "drn26"
     refused(raw, "segmenters.source-gta5", "drn26", "training.segmenter.accumulate is 2")
+    raw["training"]["segmenter"]["accumulate"] = 1
+    raw["segmenters"]["stage-1"]["network"] = "drn26"
+    raw["training"]["translator"]["accumulate"] = 2
+    refused(raw, "translators.madan", "drn26", "training.translator.accumulate is 2")
 
 
 def test_runs_that_wait_for_each_other_are_refused(raw):
@@ -204,6 +208,7 @@ def test_target_without_the_split_to_be_scored_is_refused(raw):
         ("training.segmenter.crop", [128, 128], ["training.segmenter.crop", "64x128"]),
         ("training.translator.crop", [8, 8], ["training.translator.crop", "at least 16"]),
         ("training.segmenter.accumulate", 9, ["accumulate is 9", "training.segmenter.batch, 8"]),
+        ("training.translator.accumulate", 3, ["accumulate is 3", "training.translator.batch, 2"]),
     ],
 )
 def test_sizes_that_no_network_or_scene_can_have_are_refused(raw, key, value, words):

@@ -198,6 +198,27 @@ def test_networks_that_see_their_images_at_once_learn_what_the_formulas_say(buil
             torch.testing.assert_close(ours.networks()[name].state_dict()[key], value)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_a_batch_in_parts_has_the_gradients_and_the_figures_of_the_whole(build, parts):
+    found = []
+    for accumulate in (1, parts):
+        settings = {"accumulate": accumulate, "batch": 4}
+        method = exact(build(sad=True, ccd=True, settings=settings, **dsc()))
+        for module in method.task.modules():
+            if isinstance(module, torch.nn.Dropout2d):
+                module.p = 0
+        seen = []
+        for net in (method.G("one"), method.task):
+            net.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+        figures = method.update(0)
+        gradients = [p.grad.flatten() for m in method.networks().values() for p in m.parameters()]
+        found.append((figures, torch.cat(gradients), max(seen)))
+    (whole, gradient, most), (in_parts, summed, fewer) = found
+    assert fewer == -(-4 // parts) * most // 4
+    assert in_parts == pytest.approx(whole, rel=1e-9)
+    assert (summed - gradient).norm() < 1e-9 * gradient.norm()
+
+
 def test_each_half_of_a_step_moves_only_its_own_networks(build):
     method = build(sad=True, ccd=True, **dsc())
     x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
