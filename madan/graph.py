@@ -6,6 +6,7 @@ those of what exists before any work.
 """
 
 import contextlib
+import functools
 import json
 import platform
 import shutil
@@ -60,6 +61,7 @@ class Graph:
         self.params = params
         self.package = package
         self._promises: dict[Artefact, tuple[str, str]] = {}
+        self._codes: dict[str, str] = {}
         self._following: dict[Artefact, int] = {}
 
     def folder(self, artefact: Artefact) -> Path:
@@ -335,9 +337,17 @@ class Graph:
         if artefact not in self._promises:
             upstream = [self.promise(other) for other in self.inputs(artefact)]
             settings = digest([self.settings(artefact), [settings for settings, _ in upstream]])
-            code = certificates.code_digest(self.package, *MODULES[artefact.kind])
+            code = self._code(artefact.kind)
             self._promises[artefact] = settings, digest([code, [code for _, code in upstream]])
         return self._promises[artefact]
+
+    def _code(self, kind: str) -> str:
+        if kind not in self._codes:
+            memory = Path("state/code", platform.node(), kind)
+            files = sorted(self.package.glob("*.py"))
+            find = functools.partial(certificates.code_digest, self.package, *MODULES[kind])
+            self._codes[kind] = certificates.remembered(memory, files, find)
+        return self._codes[kind]
 
     def planned(self, artefact: Artefact) -> str:
         """The promise as one word, which a rule hands to its command.
