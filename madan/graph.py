@@ -136,7 +136,7 @@ class Graph:
         if kind == "released":
             known(said, name, params.released)
         if kind not in ("miniature", "prepared", "tables", "figures", "released"):
-            known(said, str(seed), [str(each) for each in params.seeds])
+            known(said, str(seed), [str(each) for each in params.every_seed])
 
     def inputs(self, artefact: Artefact) -> list[Artefact]:
         """The artefacts that this one is made from."""
@@ -188,12 +188,12 @@ class Graph:
         return [
             Artefact("scores", f"{row.run}/{target}-{split}", seed)
             for row in self.params.tables[table].rows
-            for seed in self.seeds(row.run)
+            for seed in self.seeds(table, row.run)
         ]
 
-    def seeds(self, address: str) -> list[int]:
-        """The seeds with which a run is scored: of what was released, the first alone."""
-        return self.params.seeds[: 1 if address.startswith("released/") else None]
+    def seeds(self, table: str, address: str) -> list[int]:
+        """The seeds with which a table has a run: of what was released, the first alone."""
+        return self.params.seeds_of(table)[: 1 if address.startswith("released/") else None]
 
     def runs(self, figure: Figure) -> list[str]:
         """Addresses of the runs that a figure shows; what was released was not trained here."""
@@ -203,9 +203,11 @@ class Graph:
         return figure.runs or rows
 
     def measured(self, figure: Figure, run: str) -> list[Artefact]:
-        """Scores of a run on a figure's target, for every seed."""
+        """Scores of a run on a figure's target, for every seed of its table."""
         where = f"{self.params.tables[figure.table].target}-{self.params.evaluation.split}"
-        return [Artefact("scores", f"{run}/{where}", seed) for seed in self.seeds(run)]
+        return [
+            Artefact("scores", f"{run}/{where}", seed) for seed in self.seeds(figure.table, run)
+        ]
 
     def everything(self) -> list[Artefact]:
         """Whatever the tables need, upstream first, each once."""
@@ -270,11 +272,13 @@ class Graph:
         if kind == "figures":
             figure = params.figures[name]
             titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
-            said = {"titles": titles, "seeds": params.seeds, "split": params.evaluation.split}
+            seeds = params.seeds_of(figure.table)
+            said = {"titles": titles, "seeds": seeds, "split": params.evaluation.split}
             return figure.model_dump() | said
         if kind == "tables":
             table = params.tables[name]
-            found = {"scale": params.scale, "seeds": params.seeds, "table": table.model_dump()}
+            said = table.model_dump() | {"seeds": params.seeds_of(name)}
+            found = {"scale": params.scale, "table": said}
             if params.scale == "miniature":
                 return found
             near = params.evaluation.verdict.model_dump()

@@ -220,6 +220,13 @@ def test_sizes_that_no_network_or_scene_can_have_are_refused(raw, key, value, wo
     refused(raw, *words)
 
 
+def test_a_seed_named_twice_is_refused(raw):
+    raw["tables"]["ablation"]["seeds"] = [1, 1]
+    refused(raw, "tables.ablation.seeds names a seed twice")
+    raw["seeds"] = [0, 0]
+    refused(raw, "seeds names a seed twice")
+
+
 def test_file_that_is_not_text_is_a_sentence(tmp_path):
     (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00scale")
     with pytest.raises(Refusal, match="cannot be read as text"):
