@@ -32,7 +32,7 @@ def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
 def test_paper_scale_differs_only_where_it_says_so(raw):
     small, paper = (config.resolve(raw | {"scale": scale}) for scale in SCALES)
     assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
-    assert paper.tables["comparison"] == small.tables["comparison"]
+    assert paper.tables["comparison"].rows == small.tables["comparison"].rows
     assert paper.adaptations["madan"] == small.adaptations["madan"]
     assert paper.networks.discriminator.norm == small.networks.discriminator.norm
     assert paper.domains["both"] == small.domains["both"]
