@@ -1,6 +1,7 @@
 """A tiny world: the project's own params.yaml with few images and steps, in its own folder."""
 
 import copy
+import functools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick
 import torch
 from ruamel.yaml import YAML
 
@@ -27,10 +29,19 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@functools.cache
+def _settings() -> dict:
+    return YAML(typ="safe").load(PROJECT / "params.yaml")
+
+
+def params_yaml() -> dict:
+    """The mapping in the project's params.yaml, to be changed at will."""
+    return copy.deepcopy(_settings())
+
+
 @pytest.fixture
 def raw():
-    """The mapping in the project's params.yaml, to be changed at will."""
-    return YAML(typ="safe").load(PROJECT / "params.yaml")
+    return params_yaml()
 
 
 def tiny(params: dict, rows: tuple[str, ...] = ROWS) -> dict:
@@ -56,14 +67,20 @@ def tiny(params: dict, rows: tuple[str, ...] = ROWS) -> dict:
 
 
 class World:
-    """A folder with a Snakefile and params.yaml in which commands are run as a person runs them."""
+    """A folder with a Snakefile and params.yaml in which commands are run as a person runs them.
 
-    def __init__(self, root: Path, params: dict):
+    They are forked from a server (quick.py), unless they are to be processes of their own.
+    """
+
+    def __init__(self, root: Path, params: dict, own: bool = False):
         self.root = root
         for name in ("Snakefile", "workflow", "profiles"):
             source = PROJECT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
-        self.env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        installed = str(Path(sys.executable).parent)
+        self.env = {**os.environ, "PATH": f"{installed}:{os.environ['PATH']}"}
+        if not own:
+            self.env["PATH"] = f"{quick.server().bin}:{self.env['PATH']}"
         self.env["PYTHONPATH"] = str(PROJECT)
         self.write(params)
 
@@ -115,8 +132,8 @@ class World:
 class Repository(World):
     """A world in git with the project's DVC files and a package of its own."""
 
-    def __init__(self, root: Path, params: dict, stand_in: bool = True):
-        super().__init__(root, params)
+    def __init__(self, root: Path, params: dict, stand_in: bool = True, own: bool = False):
+        super().__init__(root, params, own)
         for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(PROJECT / name, root / name)
@@ -140,9 +157,7 @@ class Repository(World):
         """Put a stand-in for `madan` first in PATH, with shell commands to run before it."""
         folder.mkdir(parents=True, exist_ok=True)
         script = Path(__file__).with_name("stand_in.py")
-        command = folder / "madan"
-        command.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} {script} "$@"\n')
-        command.chmod(0o755)
+        quick.server().script(folder / "madan", script, before)
         if str(folder) not in self.env["PATH"]:
             self.env["PATH"] = f"{folder}:{self.env['PATH']}"
 
@@ -184,7 +199,7 @@ SKIPPED = "Stage 'pipeline' didn't change, skipping"
 def small(root: Path, rows=("source-gta5",), **more) -> Repository:
     """A repository whose table has these rows, in a new folder."""
     root.mkdir(parents=True)
-    return Repository(root, tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), rows), **more)
+    return Repository(root, tiny(params_yaml(), rows), **more)
 
 
 @pytest.fixture(scope="module")

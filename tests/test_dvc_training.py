@@ -7,8 +7,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import PROJECT, Repository, processes, ran, tiny
-from ruamel.yaml import YAML
+from conftest import Repository, params_yaml, processes, ran, tiny
 
 pytestmark = pytest.mark.slow
 RUN = "results/miniature/segmenters/source-gta5/seed0"
@@ -21,9 +20,9 @@ def made_by_snakemake(tmp_path_factory):
     """One row, really trained, through Snakemake."""
     root = tmp_path_factory.mktemp("training") / "snakemake"
     root.mkdir()
-    params = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), ("source-gta5",))
+    params = tiny(params_yaml(), ("source-gta5",))
     params["training"]["segmenter"]["steps"] = 40
-    repository = Repository(root, params, stand_in=False)
+    repository = Repository(root, params, stand_in=False, own=True)
     repository.snakemake("--cores", "8", "results/miou.csv")
     return repository
 
@@ -64,6 +63,13 @@ def training(made_by_snakemake, tmp_path):
     running.wait()
 
 
+def kill_at_once(pids):
+    """Kill processes none of which sees another end: DVC would write its locks, and be torn."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+
+
 def goes_on_to_the_same_bits(repository, whole):
     repository.dvc("repro")
     log = repository.root / "logs/miniature/segmenters/source-gta5/seed0.log"
@@ -83,8 +89,7 @@ def test_dvc_repro_goes_on_after_its_job_was_killed(training, made_by_snakemake)
 def test_dvc_repro_goes_on_after_everything_was_killed(training, made_by_snakemake):
     repository, running, _ = training
     while alive := [pid for pid in processes(repository.root) if _lives(pid)]:
-        for pid in alive:
-            os.kill(pid, signal.SIGKILL)
+        kill_at_once(alive)
         running.poll()
     assert list((repository.root / ".snakemake/locks").iterdir())
     goes_on_to_the_same_bits(repository, made_by_snakemake)
@@ -94,8 +99,7 @@ def test_a_job_left_behind_and_its_successor_never_both_write(training, made_by_
     repository, running, jobs = training
     for pid in jobs:
         os.kill(pid, signal.SIGSTOP)
-    for pid in set(processes(repository.root)) - set(jobs):
-        os.kill(pid, signal.SIGKILL)
+    kill_at_once(set(processes(repository.root)) - set(jobs))
     running.wait()
     said = repository.dvc("repro", expect=255)
     assert "is being made by another process, which holds" in said

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, ROWS, World, tiny
-from ruamel.yaml import YAML
+from conftest import ROWS, World, params_yaml, tiny
 
 pytestmark = pytest.mark.slow
 CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
@@ -19,8 +18,8 @@ CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    raw = YAML(typ="safe").load(PROJECT / "params.yaml")
-    world = World(tmp_path_factory.mktemp("whole world"), tiny(raw))
+    raw = params_yaml()
+    world = World(tmp_path_factory.mktemp("whole world"), tiny(raw), own=True)
     world.snakemake("results/miou.csv")
     return world
 
@@ -120,7 +119,7 @@ def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_r
     steps = {"steps": 40}
     params = finished.params
     params["translators"]["cyclegan-gta5"] |= steps
-    whole, killed = (World(tmp_path / name, params) for name in _folders(tmp_path))
+    whole, killed = (World(tmp_path / name, params, own=True) for name in _folders(tmp_path))
     whole.snakemake(f"{CYCLEGAN}/digest")
     command = ["snakemake", "--cores", "1", f"{CYCLEGAN}/digest"]
     with subprocess.Popen(

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, params_yaml
 from ruamel.yaml import YAML
 
 from madan import config, schema
@@ -164,7 +164,7 @@ def test_names_in_the_paper_map_exist():
     for module, name in re.findall(r"`(\w+)\.py: ?([\w.]+)`", text):
         code = (PACKAGE / f"{module}.py").read_text()
         assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), f"{module}.py: {name}"
-    raw = YAML(typ="safe").load(PROJECT / "params.yaml")
+    raw = params_yaml()
     for key in re.findall(r"`params: ([\w.-]+)`", text):
         section = raw
         for part in key.split("."):

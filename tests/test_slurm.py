@@ -4,15 +4,14 @@ import itertools
 import re
 import shutil
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import quick
 from cluster import FOLDER, Cluster, missing, until
-from conftest import PROJECT, World, tiny
-from ruamel.yaml import YAML
+from conftest import PROJECT, World, params_yaml, tiny
 
 reason = missing()
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(reason), reason=reason or "")]
@@ -42,7 +41,7 @@ exec {python} {stand_in} "$@"
 WARNED = """#!/bin/sh
 echo "$(squeue -h -j $SLURM_JOB_ID -o %l)" >> limits
 if [ "$(wc -l < limits)" -gt 1 ]; then exec {python} {stand_in} "$@"; fi
-exec {python} -c 'import signal, sys
+exec python3 -c 'import signal, sys
 signal.signal(signal.SIGUSR1, lambda *_: sys.exit(138))
 signal.alarm(150)
 signal.pause()'
@@ -104,7 +103,8 @@ def stand_in(cluster, tmp_path, raw):
         root = tmp_path / name
         (root / "bin").mkdir(parents=True)
         world = World(root, tiny(raw, ("cyclegan-gta5",)))
-        names = {"python": sys.executable, "stand_in": Path(__file__).with_name("stand_in.py")}
+        python = quick.server().python
+        names = {"python": python, "stand_in": Path(__file__).with_name("stand_in.py")}
         (root / "bin/madan").write_text(script.format(**names, **more))
         (root / "bin/madan").chmod(0o755)
         world.env |= {"SLURM_CONF": cluster.env["SLURM_CONF"]}
@@ -237,8 +237,8 @@ def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     """A tiny world made by Snakemake without a cluster."""
-    params = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), ("cyclegan-gta5",))
-    world = World(tmp_path_factory.mktemp("local"), params)
+    params = tiny(params_yaml(), ("cyclegan-gta5",))
+    world = World(tmp_path_factory.mktemp("local"), params, own=True)
     world.snakemake("results/miou.csv")
     return world
 
@@ -279,7 +279,7 @@ def test_a_job_is_warned_before_its_time_is_up_and_gets_more_when_tried_again(
 
 
 def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, local, tmp_path):
-    world = World(tmp_path, local.params)
+    world = World(tmp_path, local.params, own=True)
     world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
     Submitted(world, "sbatch", "results/miou.csv").end()
     assert "results/miou.csv" in results(local)
