@@ -4,7 +4,6 @@ Lines and bars have Okabe and Ito's colours, which colour-blind readers tell apa
 cividis, label images the colours of Cityscapes with a legend. The same numbers give the same bytes.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from PIL import Image
 
 from madan import labels
@@ -26,8 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BYTES = 2_000_000  # of a file at most
 PIXELS = 900_000  # of all images of a figure, so that they fit
 WIDTH = 9.5  # inches
-NARROW, LEFT, RIGHT = 7.2, 2.55, 6.85  # of the graph, and where its boxes begin and end
-MIDDLE = (LEFT + RIGHT) / 2
+DPI = 130
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -55,26 +53,26 @@ class Panel(NamedTuple):
     levels: Sequence[tuple[float, str]] = ()
 
 
-class Step(NamedTuple):
-    """A box of the graph: its kind in words, what is in it, what makes it, its stage."""
-
-    kind: str
-    names: Sequence[str]
-    command: str
-    stage: str
-    colour: str
-
-
 def save(figure: Figure, path: Path) -> None:
     """Write path.png and path.pdf, each of at most 2 MB, without date and version."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for dpi in (130, 90, 65, 45):
+    for dpi in (DPI, 90, 65, 45):
         figure.savefig(path.with_suffix(".png"), dpi=dpi, metadata={"Software": None})
+        _pack(path.with_suffix(".png"))
         if path.with_suffix(".png").stat().st_size <= BYTES:
             break
     nothing = {"CreationDate": None, "Creator": None, "Producer": None}
     figure.savefig(path.with_suffix(".pdf"), metadata=nothing)
     plt.close(figure)
+
+
+def _pack(path: Path) -> None:
+    """Write a PNG again in fewer bytes; one without photos needs no more than 256 colours."""
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    if image.getcolors(4096):
+        image = image.quantize(256, dither=Image.Dither.NONE)
+    image.save(path, optimize=True)
 
 
 def reduced(image: np.ndarray, pixels: int = 200_000) -> np.ndarray:
@@ -212,85 +210,6 @@ def shares(domains: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def graph(steps: Sequence[Step], arrows: Mapping[tuple[int, int], str], gathered: int) -> Figure:
-    """Boxes from top to bottom, bands of stages, and arrows (from, to), each with its word.
-
-    To the next box they go down, to the box `gathered` at the right, to others at the left.
-    """
-    lines = textwrap.TextWrapper(60, break_on_hyphens=False, max_lines=4, placeholder=" …")
-    texts = [lines.fill(", ".join(step.names)) for step in steps]
-    aside = sorted(each for each in arrows if each[1] - each[0] > 1 and each[1] != gathered)
-    boxes, y = [], 0.15
-    for number, text in enumerate(texts):
-        leaving = sum(start == number for start, _ in aside)
-        boxes.append((y, y + 0.36 + 0.16 * max(text.count("\n") + 1, leaving)))
-        y = boxes[-1][1] + 0.3
-    figure = plt.figure(figsize=(NARROW, y - 0.15))
-    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, NARROW), ylim=(y - 0.15, 0))
-    axis.set_axis_off()
-    for stage in dict.fromkeys(step.stage for step in steps if step.stage):
-        inside = [box for step, box in zip(steps, boxes, strict=True) if step.stage == stage]
-        _band(axis, stage, inside[0][0] - 0.1, inside[-1][1] + 0.1)
-    for step, text, box in zip(steps, texts, boxes, strict=True):
-        _box(axis, step, text, *box)
-    lanes = _lanes(aside)
-    for (start, end), word in arrows.items():
-        (top, bottom), into = boxes[start], boxes[end][0]
-        if end == start + 1:
-            path, at = [(MIDDLE, bottom), (MIDDLE, into)], (MIDDLE + 0.08, (bottom + into) / 2)
-        elif end == gathered:
-            path, at = _around(RIGHT, 0.15, (top + bottom) / 2, into), (RIGHT, bottom)
-        else:  # Who goes furthest leaves highest, and so crosses no other.
-            leave = bottom - 0.08 - 0.16 * [b for a, b in aside if a == start].index(end)
-            path = _around(LEFT, -0.85 - 0.13 * lanes[end], leave, into)
-            at = LEFT - 0.8, leave - 0.09
-        _arrow(axis, path, at, word)
-    return figure
-
-
-def _band(axis: plt.Axes, stage: str, top: float, bottom: float) -> None:
-    """The ground of a stage; its name, and what is done in it, at the left."""
-    axis.add_patch(Rectangle((0.05, top), NARROW - 0.1, bottom - top, color="#f0f0f0"))
-    name, _, what = stage.partition(": ")
-    axis.text(0.15, top + 0.1, name, va="top", fontsize=11, fontweight="bold")
-    axis.text(0.15, top + 0.34, textwrap.fill(what, 18), va="top", fontsize=8.5)
-
-
-def _box(axis: plt.Axes, step: Step, text: str, top: float, bottom: float) -> None:
-    line = {"facecolor": "white", "edgecolor": step.colour, "linewidth": 1.6}
-    axis.add_patch(Rectangle((LEFT, top), RIGHT - LEFT, bottom - top, **line))
-    axis.text(LEFT + 0.1, top + 0.2, step.kind, va="center", fontsize=10, fontweight="bold")
-    command = {"fontsize": 9, "family": "DejaVu Sans Mono"}
-    axis.text(RIGHT - 0.1, top + 0.2, step.command, va="center", ha="right", **command)
-    axis.text(LEFT + 0.1, top + 0.33, text, va="top", fontsize=8.5, linespacing=1.1)
-
-
-def _around(side: float, away: float, leave: float, into: float) -> list[tuple[float, float]]:
-    """From a box's side along a lane, so far away, into the same side of another box."""
-    lane, enter = side + away, into + 0.14
-    return [(side, leave), (lane, leave), (lane, enter), (side, enter)]
-
-
-def _arrow(
-    axis: plt.Axes, path: Sequence[tuple[float, float]], at: tuple[float, float], word: str
-) -> None:
-    look: dict[str, Any] = {"color": "#333333", "linewidth": 1}
-    axis.plot(*zip(*path[:-1], strict=True), **look)
-    tip = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **look}
-    axis.annotate("", path[-1], path[-2], arrowprops=tip)
-    axis.text(*at, word, va="center", fontsize=8.5)
-
-
-def _lanes(arrows: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """By the box that arrows lead to, their lane: the innermost that no others are in."""
-    first = {end: start for start, end in sorted(arrows, reverse=True)}
-    lanes: dict[int, int] = {}
-    for end in sorted(first, key=lambda end: end - first[end]):
-        taken = {lanes[other] for other in lanes if first[other] < end and first[end] < other}
-        lanes[end] = min(set(range(len(first))) - taken)
-    return lanes
-
-
 def _grid(
     blocks: Sequence[Mapping[str, Images]], heads: Sequence[str] = (), gap: float = 0.12,
     legend: bool | None = None,
@@ -328,8 +247,9 @@ def _picture(figure: Figure, place: tuple[float, ...], image: np.ndarray) -> Non
     axis.set_axis_off()
     if image.ndim == 2:
         axis.imshow(labels.colour(image), interpolation="nearest")
-    else:
-        axis.imshow(image)
+    else:  # Of an image that is much enlarged the pixels are shown: sharper, and fewer bytes.
+        enlarged = width * figure.get_figwidth() * DPI > 1.5 * image.shape[1]
+        axis.imshow(image, interpolation="nearest" if enlarged else None)
 
 
 def _legend(figure: Figure) -> None:

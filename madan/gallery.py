@@ -78,7 +78,7 @@ def draw(graph: Graph, name: str) -> Picture:
         case "shares":
             return figures.shares(dict(_shares(graph, name)))
         case "graph":
-            return figures.graph(*stages.boxes(graph, figure))
+            return stages.draw(*stages.boxes(graph, figure))
         case shown:
             return figures.curves(list(_panels(graph, figure, shown == "discriminators")))
 

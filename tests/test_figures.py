@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from madan import figures, labels
-from madan.figures import Panel, Step
+from madan.figures import Panel
 
 
 def numbers(*shape):
@@ -47,23 +47,9 @@ def drawn(kind):
             return figures.features({"before": domains, "after": domains})
         case "shares":
             return figures.shares({name: numbers(19) for name in ("gta5", "synthia", "cityscapes")})
-        case "graph":
-            steps = [
-                Step(
-                    "translators",
-                    [f"run-{n}" for n in range(20 * k)],
-                    "madan translate",
-                    "1: a",
-                    "b",
-                )
-                for k in range(1, 5)
-            ]
-            return figures.graph(steps, {(0, 1): "", (0, 2): "G", (1, 3): "", (2, 3): ""}, 3)
 
 
-KINDS = (
-    "translation qualitative mosaic classes heatmap confusion curves features shares graph".split()
-)
+KINDS = "translation qualitative mosaic classes heatmap confusion curves features shares".split()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,11 +75,6 @@ def test_large_images_still_make_small_files(tmp_path):
     images = [rng.integers(0, 256, (600, 1080, 3), dtype=np.uint8) for _ in range(5)]
     figures.save(figures.translation([{f"row {k}": images for k in range(8)}]), tmp_path / "f.png")
     assert max(path.stat().st_size for path in tmp_path.iterdir()) <= figures.BYTES
-
-
-def test_lanes_of_arrows_that_overlap_lie_apart():
-    lanes = figures._lanes([(0, 2), (1, 5), (3, 5), (2, 4), (5, 7)])
-    assert lanes[2] == lanes[7] == 0 and lanes[4] == 0 and lanes[5] == 1
 
 
 def test_images_are_reduced_to_so_many_pixels_and_labels_stay_classes():

@@ -2,8 +2,9 @@
 
 import pytest
 from conftest import tiny
+from PIL import Image
 
-from madan import cli, config, stages
+from madan import cli, config, figures, stages
 from madan.graph import Artefact, Graph
 from madan.schema import Figure
 
@@ -77,6 +78,21 @@ def test_runs_stand_in_the_papers_stages(graph):
         ("Stage 2", "Stage 3", "$F_A$ goes on"),
         ("Stage 3", "Stage 3", "$F$ goes on"),
     }
+
+
+def test_lanes_of_arrows_that_overlap_lie_apart():
+    lanes = stages._lanes([(0, 2), (1, 5), (3, 5), (2, 4), (5, 7)])
+    assert lanes == {2: 0, 4: 0, 7: 0, 5: 1}
+
+
+def test_picture_is_small_and_the_same_for_the_same_graph(graph, tmp_path):
+    for name in ("one", "two"):
+        figures.save(stages.draw(*stages.boxes(graph, PICTURE)), tmp_path / name)
+    for suffix in (".png", ".pdf"):
+        one, two = ((tmp_path / name).with_suffix(suffix).read_bytes() for name in ("one", "two"))
+        assert one == two and len(one) < 100_000
+    with Image.open(tmp_path / "one.png") as picture:
+        assert picture.width > 900
 
 
 def test_commands_in_the_picture_are_those_of_the_command_line():
