@@ -120,7 +120,7 @@ def scores(graph: Graph, table: str) -> list[Any]:
     """The scores behind a table, as far as they are made."""
     from madan import tables
 
-    rows = [row for row in graph.params.tables[table].rows for _ in graph.seeds(row.run)]
+    rows = [row for row in graph.params.tables[table].rows for _ in graph.seeds(table, row.run)]
     return [
         tables.Score(
             row.row,

@@ -12,8 +12,9 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +116,25 @@ def verify(folder: Path, memory: Path) -> None:
 
 def content(path: Path, memory: Path) -> str | None:
     """SHA-256 of a file, None where there is none; read anew only when the file looks changed."""
-    if not path.is_file():
-        return None
-    looks = [str(path.absolute()), *_looks(path)]
-    said = json.loads(memory.read_text()) if memory.exists() else {}
-    if said.get("looks") != looks:
+
+    def read() -> str:
         with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        said = {"looks": looks, "sha256": found}
-        write_whole(memory, json.dumps(said))
-    return str(said["sha256"])
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return remembered(memory, [path.absolute()], read) if path.is_file() else None
+
+
+def remembered(memory: Path, files: Iterable[Path], find: Callable[[], str]) -> str:
+    """What `find` found in files, found anew only when one of them, or Python, looks changed."""
+    looks = [platform.python_version(), *map(_looks, files)]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads(memory.read_text())
+        if said["looks"] == looks:
+            return str(said["found"])
+    found = find()
+    with contextlib.suppress(OSError):  # Whoever may only read finds it anew each time.
+        write_whole(memory, json.dumps({"looks": looks, "found": found}))
+    return found
 
 
 def _looks(path: Path) -> list[Any]:

@@ -448,7 +448,7 @@ def status(
 
 @app.command(rich_help_panel=SHOWN)
 def publish(out: Annotated[Path, typer.Argument()] = Path("docs/miniature")) -> None:
-    """Copy the miniature's table and figures where git has them: madan publish docs/miniature"""
+    """Copy the miniature's tables and figures where git has them: madan publish docs/miniature"""
     from madan import publication
 
     for path in publication.publish(Graph(config.load()), out):

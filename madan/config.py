@@ -466,8 +466,10 @@ def _check_released(params: Params) -> None:
 def _check_tables(params: Params) -> None:
     if "miou" not in params.tables:
         raise Refusal("tables.miou is missing: it is what results/miou.csv holds.")
-    if len(set(params.seeds)) < len(params.seeds):
-        raise Refusal("seeds names a seed twice; name each once.")
+    own = {f"tables.{name}.seeds": table.seeds or [] for name, table in params.tables.items()}
+    for key, seeds in {"seeds": params.seeds, **own}.items():
+        if len(set(seeds)) < len(seeds):
+            raise Refusal(f"{key} names a seed twice; name each once.")
     for name, table in params.tables.items():
         _check_target(params, f"tables.{name}.target", table.target)
         split, drawn = params.evaluation.split, params.miniature.images.get(table.target, {})

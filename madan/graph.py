@@ -6,6 +6,7 @@ those of what exists before any work.
 """
 
 import contextlib
+import functools
 import json
 import platform
 import shutil
@@ -60,6 +61,7 @@ class Graph:
         self.params = params
         self.package = package
         self._promises: dict[Artefact, tuple[str, str]] = {}
+        self._codes: dict[str, str] = {}
         self._following: dict[Artefact, int] = {}
 
     def folder(self, artefact: Artefact) -> Path:
@@ -134,7 +136,7 @@ class Graph:
         if kind == "released":
             known(said, name, params.released)
         if kind not in ("miniature", "prepared", "tables", "figures", "released"):
-            known(said, str(seed), [str(each) for each in params.seeds])
+            known(said, str(seed), [str(each) for each in params.every_seed])
 
     def inputs(self, artefact: Artefact) -> list[Artefact]:
         """The artefacts that this one is made from."""
@@ -186,12 +188,12 @@ class Graph:
         return [
             Artefact("scores", f"{row.run}/{target}-{split}", seed)
             for row in self.params.tables[table].rows
-            for seed in self.seeds(row.run)
+            for seed in self.seeds(table, row.run)
         ]
 
-    def seeds(self, address: str) -> list[int]:
-        """The seeds with which a run is scored: of what was released, the first alone."""
-        return self.params.seeds[: 1 if address.startswith("released/") else None]
+    def seeds(self, table: str, address: str) -> list[int]:
+        """The seeds with which a table has a run: of what was released, the first alone."""
+        return self.params.seeds_of(table)[: 1 if address.startswith("released/") else None]
 
     def runs(self, figure: Figure) -> list[str]:
         """Addresses of the runs that a figure shows; what was released was not trained here."""
@@ -201,9 +203,11 @@ class Graph:
         return figure.runs or rows
 
     def measured(self, figure: Figure, run: str) -> list[Artefact]:
-        """Scores of a run on a figure's target, for every seed."""
+        """Scores of a run on a figure's target, for every seed of its table."""
         where = f"{self.params.tables[figure.table].target}-{self.params.evaluation.split}"
-        return [Artefact("scores", f"{run}/{where}", seed) for seed in self.seeds(run)]
+        return [
+            Artefact("scores", f"{run}/{where}", seed) for seed in self.seeds(figure.table, run)
+        ]
 
     def behind(self, figure: Figure) -> dict[str, list[str]]:
         """All that a figure's runs stand on, with their scores and table, upstream first.
@@ -280,12 +284,14 @@ class Graph:
         if kind == "figures":
             figure = params.figures[name]
             titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
-            said = {"titles": titles, "seeds": params.seeds, "split": params.evaluation.split}
-            drawn = {"graph": self.behind(figure)} if figure.shows == "graph" else {}
+            seeds = params.seeds_of(figure.table)
+            said = {"titles": titles, "seeds": seeds, "split": params.evaluation.split}
+            drawn: dict[str, Any] = {"graph": self.behind(figure)} if figure.shows == "graph" else {}
             return figure.model_dump() | said | drawn
         if kind == "tables":
             table = params.tables[name]
-            found = {"scale": params.scale, "seeds": params.seeds, "table": table.model_dump()}
+            said = table.model_dump() | {"seeds": params.seeds_of(name)}
+            found = {"scale": params.scale, "table": said}
             if params.scale == "miniature":
                 return found
             near = params.evaluation.verdict.model_dump()
@@ -348,9 +354,17 @@ class Graph:
         if artefact not in self._promises:
             upstream = [self.promise(other) for other in self.inputs(artefact)]
             settings = digest([self.settings(artefact), [settings for settings, _ in upstream]])
-            code = certificates.code_digest(self.package, *MODULES[artefact.kind])
+            code = self._code(artefact.kind)
             self._promises[artefact] = settings, digest([code, [code for _, code in upstream]])
         return self._promises[artefact]
+
+    def _code(self, kind: str) -> str:
+        if kind not in self._codes:
+            memory = Path("state/code", platform.node(), kind)
+            files = sorted(self.package.glob("*.py"))
+            find = functools.partial(certificates.code_digest, self.package, *MODULES[kind])
+            self._codes[kind] = certificates.remembered(memory, files, find)
+        return self._codes[kind]
 
     def planned(self, artefact: Artefact) -> str:
         """The promise as one word, which a rule hands to its command.

@@ -199,7 +199,8 @@ def _nameable(graph: Graph) -> Iterator[Artefact]:
         for split in splits:
             yield Artefact("verified", f"{name}/{split}")
             yield from graph.prepared(name, split)
-    for seed in params.seeds:
+    firsts = {params.seeds_of(table)[0] for table in params.tables}
+    for seed in params.every_seed:
         for run, settings in params.translators.items():
             yield Artefact("translators", run, seed)
             for shown in [run, *(f"{run}@{step}" for step in settings.keep)]:
@@ -215,7 +216,7 @@ def _nameable(graph: Graph) -> Iterator[Artefact]:
         for kind in ("segmenters", "adaptations", "released"):
             for run in getattr(params, kind):
                 address = f"{kind}/{run}"
-                if seed in graph.seeds(address):
+                if kind != "released" or seed in firsts:
                     yield graph.run(address, seed)
                     scored.append(address)
         for run in scored:

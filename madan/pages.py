@@ -43,7 +43,7 @@ def latex(shown: pd.DataFrame, apart: pd.DataFrame, caption: str) -> str:
 def _caption(made: pd.DataFrame, name: str, params: Params) -> str:
     split, target = params.evaluation.split, params.tables[name].target
     images = " ".join(str(count) for count in made["images"].unique())
-    seeds = ", ".join(str(seed) for seed in params.seeds)
+    seeds = ", ".join(str(seed) for seed in params.seeds_of(name))
     data = ", ".join(sorted(made["data"].unique()))
     return (
         f"Table {name}: scale {params.scale}, {target} {split}, {images or 'no'} images, last "

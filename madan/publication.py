@@ -13,8 +13,9 @@ BYTES = 3_000_000
 def publish(graph: Graph, out: Path) -> list[Path]:
     """Copy results/miou.csv, results/metrics.json and every figure as out/<figure>.png.
 
-    Refusal at another scale, where any of it is not what params.yaml and the package say now, or
-    where it is too large for git.
+    Of the other tables those that are finished go to out/tables, but for LaTeX. Refusal at another
+    scale, where any of the rest is not what params.yaml and the package say now, or where it is too
+    large for git.
     """
     if graph.params.scale != "miniature":
         raise Refusal(f"scale is {graph.params.scale}; what is published is of scale: miniature.")
@@ -29,10 +30,20 @@ def publish(graph: Graph, out: Path) -> list[Path]:
     table = graph.table("miou")
     found = {f"{name}.png": graph.folder(each) / "figure.png" for name, each in figures.items()}
     found |= {path.name: path for path in (table, table.with_name("metrics.json"))}
+    for name in graph.params.tables:
+        if name != "miou" and _finished(graph, name):
+            pages = [page for page in graph.pages(name).values() if page.suffix != ".tex"]
+            found |= {str(page.relative_to(table.parent)): page for page in pages}
     total = sum(path.stat().st_size for path in found.values())
     if total > BYTES:
         raise Refusal(
-            f"figures and table have {total} bytes, more than {BYTES}; show fewer images."
+            f"figures and tables have {total} bytes, more than {BYTES}; show fewer images."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    return [shutil.copyfile(path, out / name) for name, path in found.items()]
+    for name in found:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(path, out / name)) for name, path in found.items()]
+
+
+def _finished(graph: Graph, table: str) -> bool:
+    behind = graph.ancestry([Artefact("tables", table)])
+    return all(guard.sound(graph, each) for each in behind)

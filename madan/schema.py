@@ -21,6 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
 Level = Literal["scores", "features"]
 # auto: bf16 where the device has instructions for it; what it came to stands beside the result.
@@ -388,6 +389,7 @@ class Table(Model):
     """Rows evaluated on one target."""
 
     target: Name
+    seeds: Seeds | None = Field(None, description="of this table; else those of all")
     against: Name | None = Field(None, description="the row that all others are compared with")
     rows: Annotated[list[Row], Field(min_length=1)]
 
@@ -408,7 +410,7 @@ class Params(Model):
     """The whole of params.yaml at one scale."""
 
     scale: Literal["miniature", "paper"]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Seeds
     miniature: Miniature
     layouts: dict[Name, Layout] = Field({}, description="datasets of one's own")
     domains: dict[Name, Domain]
@@ -426,6 +428,17 @@ class Params(Model):
     paper: dict[str, Any] = Field(
         {}, description="what `scale: paper` says otherwise; null takes a domain or run away"
     )
+
+    def seeds_of(self, table: str) -> list[int]:
+        """The seeds of a table: its own, else those of all."""
+        return self.tables[table].seeds or self.seeds
+
+    @property
+    def every_seed(self) -> list[int]:
+        """The seeds of all, then those that only some table has."""
+        return list(
+            dict.fromkeys([*self.seeds, *(s for t in self.tables for s in self.seeds_of(t))])
+        )
 
     def members(self, domain: str) -> list[str]:
         """Datasets behind a domain: itself, or the parts of its union."""

@@ -39,7 +39,7 @@ def show(found: list[Line], graph: Graph) -> None:
     groups: dict[str, list[Line]] = {}
     for line in found:
         kind, name, seed = line.artefact
-        several = len(graph.params.seeds) > 1 and kind != "tables"
+        several = len(graph.params.every_seed) > 1 and kind != "tables"
         single = f"{kind}/{name}" + (f" seed {seed}" if several else "")
         groups.setdefault(single if kind in SINGLY else kind, []).append(line)
     for group, of_group in groups.items():

@@ -51,6 +51,7 @@ def tiny(params: dict, rows: tuple[str, ...] = ROWS) -> dict:
     table = params["tables"]["miou"]
     table["rows"] = [row for row in table["rows"] if row["row"] in rows]
     params["tables"] = {"miou": table}
+    params["paper"].pop("tables", None)  # What it says of the tables that are gone.
     return params
 
 

@@ -32,7 +32,7 @@ def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
 def test_paper_scale_differs_only_where_it_says_so(raw):
     small, paper = (config.resolve(raw | {"scale": scale}) for scale in SCALES)
     assert paper.networks.generator.ngf == 64 and small.networks.generator.ngf != 64
-    assert paper.tables["comparison"] == small.tables["comparison"]
+    assert paper.tables["comparison"].rows == small.tables["comparison"].rows
     assert paper.adaptations["madan"] == small.adaptations["madan"]
     assert paper.networks.discriminator.norm == small.networks.discriminator.norm
     assert paper.domains["both"] == small.domains["both"]
@@ -218,6 +218,13 @@ def test_sizes_that_no_network_or_scene_can_have_are_refused(raw, key, value, wo
         section = section[name]
     section[last] = value
     refused(raw, *words)
+
+
+def test_a_seed_named_twice_is_refused(raw):
+    raw["tables"]["ablation"]["seeds"] = [1, 1]
+    refused(raw, "tables.ablation.seeds names a seed twice")
+    raw["seeds"] = [0, 0]
+    refused(raw, "seeds names a seed twice")
 
 
 def test_file_that_is_not_text_is_a_sentence(tmp_path):

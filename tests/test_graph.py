@@ -360,6 +360,23 @@ def test_what_learns_along_with_l_task_stands_on_its_own_sets_and_on_both_sectio
         raw["training"][section][key] = was
 
 
+def test_a_table_with_seeds_of_its_own_is_scored_with_those_and_others_as_before(raw):
+    raw["seeds"] = [3]
+    raw["tables"]["semantic"]["seeds"] = [3, 5]
+    graph = Graph(config.resolve(raw))
+    assert {score.seed for score in graph.scores("semantic")} == {3, 5}
+    assert {score.seed for score in graph.scores("miou")} == {3}
+    before = (
+        graph.promise(Artefact("tables", "miou")),
+        graph.promise(Artefact("tables", "semantic")),
+    )
+    graph.check(Artefact("segmenters", "oracle", 5))
+    raw["tables"]["semantic"]["seeds"] = [3]
+    graph = Graph(config.resolve(raw))
+    after = graph.promise(Artefact("tables", "miou")), graph.promise(Artefact("tables", "semantic"))
+    assert before[0] == after[0] and before[1] != after[1]
+
+
 def test_a_weight_of_its_own_is_all_that_a_control_differs_in(graph):
     one, other = (graph.settings(Artefact("adaptations", n)) for n in ("madan", "madan-control"))
     assert other["training"]["adaptation"]["weight"] == 0
