@@ -285,9 +285,11 @@ class Graph:
             figure = params.figures[name]
             titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
             seeds = params.seeds_of(figure.table)
-            said = {"titles": titles, "seeds": seeds, "split": params.evaluation.split}
-            drawn: dict[str, Any] = {"graph": self.behind(figure)} if figure.shows == "graph" else {}
-            return figure.model_dump() | said | drawn
+            said: dict[str, Any] = {"titles": titles, "seeds": seeds}
+            said |= {"split": params.evaluation.split}
+            if figure.shows == "graph":
+                said["graph"] = self.behind(figure)
+            return figure.model_dump() | said
         if kind == "tables":
             table = params.tables[name]
             said = table.model_dump() | {"seeds": params.seeds_of(name)}
