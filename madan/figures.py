@@ -25,6 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BYTES = 2_000_000  # of a file at most
 PIXELS = 900_000  # of all images of a figure, so that they fit
 WIDTH = 9.5  # inches
+DPI = 130
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -55,13 +56,23 @@ class Panel(NamedTuple):
 def save(figure: Figure, path: Path) -> None:
     """Write path.png and path.pdf, each of at most 2 MB, without date and version."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for dpi in (130, 90, 65, 45):
+    for dpi in (DPI, 90, 65, 45):
         figure.savefig(path.with_suffix(".png"), dpi=dpi, metadata={"Software": None})
+        _pack(path.with_suffix(".png"))
         if path.with_suffix(".png").stat().st_size <= BYTES:
             break
     nothing = {"CreationDate": None, "Creator": None, "Producer": None}
     figure.savefig(path.with_suffix(".pdf"), metadata=nothing)
     plt.close(figure)
+
+
+def _pack(path: Path) -> None:
+    """Write a PNG again in fewer bytes; one without photos needs no more than 256 colours."""
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    if image.getcolors(4096):
+        image = image.quantize(256, dither=Image.Dither.NONE)
+    image.save(path, optimize=True)
 
 
 def reduced(image: np.ndarray, pixels: int = 200_000) -> np.ndarray:
@@ -236,8 +247,9 @@ def _picture(figure: Figure, place: tuple[float, ...], image: np.ndarray) -> Non
     axis.set_axis_off()
     if image.ndim == 2:
         axis.imshow(labels.colour(image), interpolation="nearest")
-    else:
-        axis.imshow(image)
+    else:  # Of an image that is much enlarged the pixels are shown: sharper, and fewer bytes.
+        enlarged = width * figure.get_figwidth() * DPI > 1.5 * image.shape[1]
+        axis.imshow(image, interpolation="nearest" if enlarged else None)
 
 
 def _legend(figure: Figure) -> None:

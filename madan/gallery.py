@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Picture
 
-from madan import assembly, figures, labels, scores
+from madan import assembly, figures, labels, scores, stages
 from madan.figures import Line, Panel
 from madan.graph import Artefact, Graph
 from madan.schema import Figure, Translator
@@ -77,6 +77,8 @@ def draw(graph: Graph, name: str) -> Picture:
             return figures.features(_features(graph, figure))
         case "shares":
             return figures.shares(dict(_shares(graph, name)))
+        case "graph":
+            return stages.draw(*stages.boxes(graph, figure))
         case shown:
             return figures.curves(list(_panels(graph, figure, shown == "discriminators")))
 

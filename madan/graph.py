@@ -209,6 +209,18 @@ class Graph:
             Artefact("scores", f"{run}/{where}", seed) for seed in self.seeds(figure.table, run)
         ]
 
+    def behind(self, figure: Figure) -> dict[str, list[str]]:
+        """All that a figure's runs stand on, with their scores and table, upstream first.
+
+        Of every address `kind/name` those it is made from; shards of a set are one, as are seeds.
+        """
+        ends = [score for run in figure.runs for score in self.measured(figure, run)]
+        found: dict[str, dict[str, None]] = {}
+        for artefact in self.ancestry(ends or [Artefact("tables", figure.table)]):
+            inputs = dict.fromkeys(_address(other) for other in self.inputs(artefact))
+            found[_address(artefact)] = found.get(_address(artefact), {}) | inputs
+        return {address: list(inputs) for address, inputs in found.items()}
+
     def everything(self) -> list[Artefact]:
         """Whatever the tables need, upstream first, each once."""
         return self.ancestry([Artefact("tables", table) for table in self.params.tables])
@@ -273,7 +285,10 @@ class Graph:
             figure = params.figures[name]
             titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
             seeds = params.seeds_of(figure.table)
-            said = {"titles": titles, "seeds": seeds, "split": params.evaluation.split}
+            said: dict[str, Any] = {"titles": titles, "seeds": seeds}
+            said |= {"split": params.evaluation.split}
+            if figure.shows == "graph":
+                said["graph"] = self.behind(figure)
             return figure.model_dump() | said
         if kind == "tables":
             table = params.tables[name]
@@ -459,6 +474,8 @@ class Graph:
     def _shown(self, figure: Figure) -> Iterator[Artefact]:
         """What a figure is drawn from: pictures and features of the first seed, numbers of all."""
         params, runs = self.params, [run.split("/") for run in self.runs(figure)]
+        if figure.shows == "graph":
+            return  # Drawn from params.yaml alone.
         target, split = params.tables[figure.table].target, params.evaluation.split
         for kind, name in runs:
             if figure.shows in ("classes", "confusion", "heatmap"):
@@ -510,6 +527,11 @@ class Graph:
                 found.append(Artefact("stylised", item, seed))
             found += self.prepared(item.rpartition("/")[2])
         return found + (self.prepared(run.target) if isinstance(run, Adaptation) else [])
+
+
+def _address(artefact: Artefact) -> str:
+    shard = artefact.kind == "prepared"
+    return f"{artefact.kind}/{artefact.name.rpartition('/')[0] if shard else artefact.name}"
 
 
 def _once(found: Iterable[T]) -> list[T]:

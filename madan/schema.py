@@ -399,7 +399,7 @@ class Figure(Model):
 
     shows: Literal[
         "translation", "qualitative", "classes", "confusion", "heatmap", "training",
-        "discriminators", "features", "shares",
+        "discriminators", "features", "shares", "graph",
     ]  # fmt: skip
     runs: list[Address] = Field([], description="else the rows of its table")
     table: Name = Field("miou", description="gives the target, and titles to runs")

@@ -23,7 +23,7 @@ LEVELS = [
     {"losses", "scores", "training", "released"},
     {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
     {"tables", "pages", "figures", "export", "plan", "prediction", "publication",
-     "status"},
+     "status", "stages"},
     {"assembly"},
     {"gallery"},
     {"cli"},
