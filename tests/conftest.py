@@ -72,15 +72,13 @@ class World:
     They are forked from a server (quick.py), unless they are to be processes of their own.
     """
 
-    def __init__(self, root: Path, params: dict, own: bool = False):
+    def __init__(self, root: Path, params: dict):
         self.root = root
         for name in ("Snakefile", "workflow", "profiles"):
             source = PROJECT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
-        installed = str(Path(sys.executable).parent)
-        self.env = {**os.environ, "PATH": f"{installed}:{os.environ['PATH']}"}
-        if not own:
-            self.env["PATH"] = f"{quick.server().bin}:{self.env['PATH']}"
+        places = quick.server().bin, Path(sys.executable).parent, os.environ["PATH"]
+        self.env = {**os.environ, "PATH": ":".join(map(str, places))}
         self.env["PYTHONPATH"] = str(PROJECT)
         self.write(params)
 
@@ -100,6 +98,11 @@ class World:
             section = section[name]
         section[last] = value
         self.write(params)
+
+    def own_processes(self) -> "World":
+        """From now on commands are started as a shell does."""
+        self.env["PATH"] = self.env["PATH"].replace(f"{quick.server().bin}:", "")
+        return self
 
     def own_package(self) -> Path:
         """Work on a copy of the package, which a test may then edit."""
@@ -132,8 +135,8 @@ class World:
 class Repository(World):
     """A world in git with the project's DVC files and a package of its own."""
 
-    def __init__(self, root: Path, params: dict, stand_in: bool = True, own: bool = False):
-        super().__init__(root, params, own)
+    def __init__(self, root: Path, params: dict, stand_in: bool = True):
+        super().__init__(root, params)
         for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copy(PROJECT / name, root / name)

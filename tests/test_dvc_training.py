@@ -22,7 +22,7 @@ def made_by_snakemake(tmp_path_factory):
     root.mkdir()
     params = tiny(params_yaml(), ("source-gta5",))
     params["training"]["segmenter"]["steps"] = 40
-    repository = Repository(root, params, stand_in=False, own=True)
+    repository = Repository(root, params, stand_in=False)
     repository.snakemake("--cores", "8", "results/miou.csv")
     return repository
 
@@ -46,7 +46,7 @@ def test_either_door_leaves_the_same_bytes_and_sees_the_other_s_work_as_done(
 @pytest.fixture
 def training(made_by_snakemake, tmp_path):
     """A folder without results, whose `dvc repro` has just saved a state of the training."""
-    repository = made_by_snakemake.copy(tmp_path / "copy")
+    repository = made_by_snakemake.copy(tmp_path / "copy").own_processes()
     shutil.rmtree(repository.root / "results")
     running = subprocess.Popen(
         ["dvc", "repro"], cwd=repository.root, env=repository.env,

@@ -19,7 +19,7 @@ CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     raw = params_yaml()
-    world = World(tmp_path_factory.mktemp("whole world"), tiny(raw), own=True)
+    world = World(tmp_path_factory.mktemp("whole world"), tiny(raw)).own_processes()
     world.snakemake("results/miou.csv")
     return world
 
@@ -119,7 +119,8 @@ def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_r
     steps = {"steps": 40}
     params = finished.params
     params["translators"]["cyclegan-gta5"] |= steps
-    whole, killed = (World(tmp_path / name, params, own=True) for name in _folders(tmp_path))
+    whole, killed = (World(tmp_path / name, params) for name in _folders(tmp_path))
+    killed.own_processes()
     whole.snakemake(f"{CYCLEGAN}/digest")
     command = ["snakemake", "--cores", "1", f"{CYCLEGAN}/digest"]
     with subprocess.Popen(

@@ -238,7 +238,7 @@ def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
 def local(tmp_path_factory):
     """A tiny world made by Snakemake without a cluster."""
     params = tiny(params_yaml(), ("cyclegan-gta5",))
-    world = World(tmp_path_factory.mktemp("local"), params, own=True)
+    world = World(tmp_path_factory.mktemp("local"), params).own_processes()
     world.snakemake("results/miou.csv")
     return world
 
@@ -279,7 +279,7 @@ def test_a_job_is_warned_before_its_time_is_up_and_gets_more_when_tried_again(
 
 
 def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, local, tmp_path):
-    world = World(tmp_path, local.params, own=True)
+    world = World(tmp_path, local.params).own_processes()
     world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
     Submitted(world, "sbatch", "results/miou.csv").end()
     assert "results/miou.csv" in results(local)
