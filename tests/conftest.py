@@ -156,11 +156,11 @@ class Repository(World):
         self.run("git", "init", "-q", "-b", "main")
         self.commit("The project")
 
-    def stand_in(self, folder: Path, before: str = "") -> None:
+    def stand_in(self, folder: Path, before: str = "", python: str | None = None) -> None:
         """Put a stand-in for `madan` first in PATH, with shell commands to run before it."""
         folder.mkdir(parents=True, exist_ok=True)
         script = Path(__file__).with_name("stand_in.py")
-        quick.server().script(folder / "madan", script, before)
+        quick.server().script(folder / "madan", script, before, python)
         if str(folder) not in self.env["PATH"]:
             self.env["PATH"] = f"{folder}:{self.env['PATH']}"
 

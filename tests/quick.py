@@ -56,9 +56,12 @@ class Server:
         """What a shell script may say in place of python, before the name of a file."""
         return f"{sys.executable} -IS '{__file__}' call '{self.socket}'"
 
-    def script(self, path: Path, program: str | Path, before: str = "") -> None:
-        """Write a shell script that runs a command, or a Python file, by the server."""
-        path.write_text(f"#!/bin/sh\n{before}\nexec {self.python} '{program}' \"$@\"\n")
+    def script(
+        self, path: Path, program: str | Path, before: str = "", python: str | None = None
+    ) -> None:
+        """Write a shell script that runs a command, or a Python file, by the server or a python."""
+        start = python or self.python
+        path.write_text(f"#!/bin/sh\n{before}\nexec {start} '{program}' \"$@\"\n")
         path.chmod(0o755)
 
 

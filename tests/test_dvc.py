@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -216,6 +217,7 @@ def test_neither_tool_calls_the_network(repository, tmp_path):
         "sys.addaudithook(hook)\n"
     )
     repository.own_processes().env["PYTHONPATH"] = str(hooks)
+    repository.stand_in(tmp_path / "bin", python=sys.executable)
     call = "import socket; socket.socket(socket.AF_INET).connect_ex(('127.0.0.1', 9))"
     repository.run("python", "-c", call)
     assert "127.0.0.1" in log.read_text()
