@@ -24,14 +24,18 @@ TERMS = {
     "ccd": "CCD: source j as source i, against $D_i$",
     "task": "$L_{task}$",
     "feat": "$L_{feat}$: F against $D_F$",
+    "loss": "soft maximum over the sources of MDAN's losses",
     "d_target": "loss of $D_T$",
     "d_source": "loss of $D_i$",
     "d_sad": "loss of $D_A^i$",
     "d_feat": "loss of $D_F$",
-    "accuracy": "accuracy of $D_F$, mean of its window",
+    "domain": "MDAN: loss of source i's discriminator",
+    "accuracy": "accuracy of $D_F$",
 }
-# Where a discriminator says the same of everything: (1/4 + 1/4) / 2, and log 2.
-UNDECIDED = {"d_target": 0.25, "d_source": 0.25, "d_sad": 0.25, "d_feat": float(np.log(2))}
+JUDGES = ("d_target", "d_source", "d_sad", "d_feat", "domain", "accuracy")
+# Where a discriminator says the same of everything: (1/4 + 1/4) / 2, log 2, and log 2 twice.
+UNDECIDED = {"d_target": 0.25, "d_source": 0.25, "d_sad": 0.25}
+UNDECIDED |= {"d_feat": float(np.log(2)), "domain": float(2 * np.log(2))}
 
 
 class Chosen:
@@ -183,7 +187,7 @@ def _panels(graph: Graph, figure: Figure, judges: bool) -> Iterator[Panel]:
         logs = [pd.read_csv(folder / "log.csv") for folder in folders]
         found = sorted({column.split(".")[0] for log in logs for column in log} - {"step", "gate"})
         for term in [*(t for t in TERMS if t in found), *(t for t in found if t not in TERMS)]:
-            if judges == (term.startswith("d_") or term == "accuracy"):
+            if judges == (term in JUDGES):
                 yield _panel(graph, run, title, term, logs)
 
 
