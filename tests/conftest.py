@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -99,10 +100,21 @@ class World:
         section[last] = value
         self.write(params)
 
-    def own_processes(self) -> "World":
+    def own_processes(self) -> Self:
         """From now on commands are started as a shell does."""
         self.env["PATH"] = self.env["PATH"].replace(f"{quick.server().bin}:", "")
         return self
+
+    def beside(self, root: Path) -> Self:
+        """The same person's commands in another folder."""
+        other = copy.copy(self)
+        other.root, other.env = root, dict(self.env)
+        return other
+
+    def copy(self, root: Path) -> Self:
+        """The folder as it lies there, cache and times included, at another place."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return self.beside(root)
 
     def own_package(self) -> Path:
         """Work on a copy of the package, which a test may then edit."""
@@ -171,17 +183,6 @@ class Repository(World):
 
     def dvc(self, *words, **more) -> str:
         return self.run("dvc", *words, **more).stdout
-
-    def beside(self, root: Path) -> "Repository":
-        """The same person's commands in another folder."""
-        other = copy.copy(self)
-        other.root, other.env = root, dict(self.env)
-        return other
-
-    def copy(self, root: Path) -> "Repository":
-        """The folder as it lies there, cache and times included, at another place."""
-        shutil.copytree(self.root, root, symlinks=True)
-        return self.beside(root)
 
     def clone(self, root: Path) -> "Repository":
         """A clone with git alone: no results, no cache."""

@@ -114,13 +114,6 @@ def stand_in(cluster, tmp_path, raw):
     return make
 
 
-def copy(world: World, root: Path) -> World:
-    shutil.copytree(world.root, root)
-    other = World.__new__(World)
-    other.root, other.env = root, dict(world.env)
-    return other
-
-
 def started(world: World, count: int = 1) -> list[list[str]]:
     """Job id, node and process group of every start of the held job, once so many are there."""
     path = world.root / "started"
@@ -224,7 +217,7 @@ def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
     first = stand_in(ON_GPU, "slurm", seen=seen)
     first.change("resources.translate.gpus", 1)
     first.snakemake(*(f"{path}/digest" for path in first.planned(target) if "prepared" in path))
-    worlds = [first, copy(first, tmp_path / "slurm-gres"), copy(first, tmp_path / "sbatch")]
+    worlds = [first, first.copy(tmp_path / "slurm-gres"), first.copy(tmp_path / "sbatch")]
     seen.unlink()
     for run in [Submitted(*each, target) for each in zip(worlds, PROFILES, strict=True)]:
         run.end()
@@ -256,7 +249,7 @@ def results(world: World) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def longer(local, tmp_path_factory):
     """That world with a longer training, which saves no state unless it is asked to leave."""
-    world = copy(local, tmp_path_factory.mktemp("longer") / "world")
+    world = local.copy(tmp_path_factory.mktemp("longer") / "world")
     world.change("translators.cyclegan-gta5.steps", 60)
     world.change("training.save_every", 10**6)
     world.snakemake(f"{CYCLEGAN}/digest")
@@ -289,7 +282,7 @@ def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, loc
 def test_two_tasks_of_srun_train_one_run_as_two_processes_do(cluster, local, tmp_path):
     made = {}
     for srun in (True, False):
-        world = copy(local, tmp_path / f"{srun}")
+        world = local.copy(tmp_path / f"{srun}")
         # No name server knows the nodes of this cluster.
         world.env |= {"SLURM_CONF": cluster.env["SLURM_CONF"], "MASTER_ADDR": "127.0.0.1"}
         shutil.rmtree(world.root / CYCLEGAN)
@@ -315,7 +308,7 @@ def test_a_training_job_saves_when_it_is_told_and_the_next_goes_on_to_the_same_b
 ):
     def interrupted(case: str) -> None:
         profile, signals = TOLD[case]
-        world = copy(local, tmp_path / case)
+        world = local.copy(tmp_path / case)
         shutil.rmtree(world.root / "state")
         world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
         world.write(longer.params)
