@@ -231,6 +231,12 @@ class Graph:
         waiting = [a.name.split("/")[0] for a in found if not self.certificate(a).exists()]
         return [name for name in _once(waiting) if not self.params.dataset(name).root.exists()]
 
+    def absent_weights(self) -> dict[str, str]:
+        """Released weights that the tables have yet to import and whose file is not there."""
+        names = [a.name for a in self.everything() if a.kind == "released"]
+        files = {name: self.params.released[name].file for name in names}
+        return {n: file for n, file in files.items() if self._released(n) == "missing"}
+
     def ancestry(self, artefacts: Iterable[Artefact]) -> list[Artefact]:
         """The artefacts and all they are made from, upstream first, each once."""
         order: dict[Artefact, None] = {}

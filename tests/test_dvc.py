@@ -123,6 +123,7 @@ def test_another_scale_is_an_experiment_that_touches_nothing_of_the_first(reposi
     for domain in ("gta5", "synthia", "cityscapes"):
         repository.change(f"paper.domains.{domain}.shards", 1)
         (repository.root / "data/raw" / domain).mkdir(parents=True)
+    (repository.root / "data/raw/vgg16-397923af.pth").touch()
     made = ran(repository.dvc("exp", "run", "-n", "paper", "-S", "scale=paper"))
     assert "results/paper/segmenters/source-gta5/seed0" in made
     assert not {path for path in made if "miniature" in path}

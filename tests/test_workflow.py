@@ -11,6 +11,7 @@ from conftest import PROJECT, ROWS, World, params_yaml, tiny
 from madan import config
 
 RESULTS = "results/miniature"
+VGG16 = "data/raw/vgg16-397923af.pth"
 FROM_MADAN = {
     f"{RESULTS}/translators/madan/seed0",
     f"{RESULTS}/stylised/madan/gta5/seed0",
@@ -211,6 +212,7 @@ def test_missing_datasets_are_all_named_before_anything_that_needs_them_runs(wor
     for root, source in zip(roots, ("tu-darmstadt", "synthia-dataset", "cityscapes-"), strict=True):
         [line] = [line for line in said.splitlines() if f": {root}," in line]
         assert source in line and "GB" in line
+    assert f"vgg16: {VGG16}, released weights" in said
     assert "Traceback" not in said and not (world.root / "results").exists()
     (world.root / "data/raw/gta5/images").mkdir(parents=True)
     shard = "data/prepared/paper/gta5/train-600x1080/0-of-32"
@@ -223,6 +225,7 @@ def test_another_scale_has_paths_of_its_own(done):
     done.change("scale", "paper")
     for name in ("gta5", "synthia", "cityscapes"):
         (done.root / "data/raw" / name).mkdir(parents=True)
+    (done.root / VGG16).touch()
     planned = done.planned()
     assert "results/paper/translators/madan/seed0" in planned
     assert not {path for path in planned if "miniature" in path}
@@ -249,6 +252,7 @@ def test_the_papers_tables_plan_every_run_once_at_full_size(world):
     world.write(raw)
     for name in ("gta5", "synthia", "cityscapes", "bdd100k"):
         (world.root / "data/raw" / name).mkdir(parents=True)
+    (world.root / VGG16).touch()
     said = world.snakemake("-n", "tables")
     outputs = [line.split()[1].rstrip(",") for line in said.splitlines() if "    output:" in line]
     assert len(outputs) == len(set(outputs))

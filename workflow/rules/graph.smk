@@ -96,16 +96,29 @@ def needed_by_table(name):
     return certificates
 
 
+def tell_missing():
+    lines = [wanted(name, GRAPH.params.dataset(name)) for name in GRAPH.absent()]
+    lines += [
+        f"{name}: {file}, released weights"
+        for name, file in GRAPH.absent_weights().items()
+    ]
+    sys.exit(
+        "madan: these are missing; put them, or links, where params.yaml says:\n  "
+        + "\n  ".join(lines)
+        + "\n(docs/data.md has more; `scale: miniature` needs no download.)"
+    )
+
+
 def raw(wildcards):
-    absent = {name: GRAPH.params.dataset(name) for name in GRAPH.absent()}
-    if wildcards.domain in absent:
-        lines = [wanted(name, dataset) for name, dataset in absent.items()]
-        sys.exit(
-            "madan: these datasets are missing; put them, or links, where params.yaml says:\n  "
-            + "\n  ".join(lines)
-            + "\n(docs/data.md has more; `scale: miniature` needs no download.)"
-        )
+    if wildcards.domain in GRAPH.absent():
+        tell_missing()
     return needed("verified", "{domain}/{split}")(wildcards)
+
+
+def weights(wildcards):
+    if wildcards.run in GRAPH.absent_weights():
+        tell_missing()
+    return needed("released", "{run}")(wildcards)
 
 
 def planned(kind, name):

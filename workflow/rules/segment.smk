@@ -3,7 +3,7 @@
 
 rule released:
     input:
-        needed("released", "{run}"),
+        weights,
     output:
         "results/{scale}/released/{run}/digest",
         "results/{scale}/released/{run}/weights.safetensors",
