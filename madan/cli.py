@@ -94,7 +94,11 @@ def miniature(
 @app.command(rich_help_panel=DATA)
 def verify(
     domains: Annotated[
-        list[str] | None, typer.Argument(metavar="DOMAIN[/SPLIT]", help="Else all of params.yaml.")
+        list[str] | None,
+        typer.Argument(
+            metavar="DOMAIN[/SPLIT]",
+            help="Else all that params.yaml has; of a drawn world what is drawn.",
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option(help="Read headers alone; nothing is certified.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Pairs that are read at a time.")] = CORES,
@@ -104,22 +108,37 @@ def verify(
 
     Ends with 0 if all is fit, 1 if usable without some pairs, 2 if something is unusable.
     """
-    from madan import layouts
     from madan import verify as door
 
     worst = 0
     try:
         graph = Graph(config.load())
-        datasets = [name for name, domain in graph.params.domains.items() if not domain.union]
-        for name in domains or datasets:
+        for name in domains or _datasets(graph):
             domain, _, only = name.partition("/")
-            there = layouts.splits(graph.params.dataset(domain))
-            for split in [only] if only else there or ["train"]:
+            for split in [only] if only else _splits(graph, domain):
                 worst = max(worst, _verify(graph, f"{domain}/{split}", quick, jobs, planned))
     except (Refusal, OSError) as error:
         typer.echo(f"madan: {error}", err=True)
         worst = door.UNUSABLE
     raise typer.Exit(worst)
+
+
+def _datasets(graph: Graph) -> list[str]:
+    """All datasets; of the drawn ones those that are drawn, if any are."""
+    found = [name for name, domain in graph.params.domains.items() if not domain.union]
+    if graph.params.scale != "miniature":
+        return found
+    return [n for n in found if graph.certificate(Artefact("miniature", n)).exists()] or found
+
+
+def _splits(graph: Graph, domain: str) -> list[str]:
+    """The splits of a dataset that lie there; of a drawn one those that are drawn."""
+    from madan import layouts
+
+    dataset = graph.params.dataset(domain)
+    if graph.params.scale == "miniature":
+        return [str(split) for split in graph.params.miniature.images[domain]]
+    return layouts.splits(dataset) or ["train"]
 
 
 def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | None) -> int:
