@@ -1,15 +1,18 @@
 """A tiny world: the project's own params.yaml with few images and steps, in its own folder."""
 
 import copy
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
+import quick
 import torch
 from ruamel.yaml import YAML
 
@@ -27,10 +30,19 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@functools.cache
+def _settings() -> dict:
+    return YAML(typ="safe").load(PROJECT / "params.yaml")
+
+
+def params_yaml() -> dict:
+    """The mapping in the project's params.yaml, to be changed at will."""
+    return copy.deepcopy(_settings())
+
+
 @pytest.fixture
 def raw():
-    """The mapping in the project's params.yaml, to be changed at will."""
-    return YAML(typ="safe").load(PROJECT / "params.yaml")
+    return params_yaml()
 
 
 def tiny(params: dict, rows: tuple[str, ...] = ROWS) -> dict:
@@ -56,14 +68,18 @@ def tiny(params: dict, rows: tuple[str, ...] = ROWS) -> dict:
 
 
 class World:
-    """A folder with a Snakefile and params.yaml in which commands are run as a person runs them."""
+    """A folder with a Snakefile and params.yaml in which commands are run as a person runs them.
+
+    They are forked from a server (quick.py), unless they are to be processes of their own.
+    """
 
     def __init__(self, root: Path, params: dict):
         self.root = root
         for name in ("Snakefile", "workflow", "profiles"):
             source = PROJECT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
-        self.env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        places = quick.server().bin, Path(sys.executable).parent, os.environ["PATH"]
+        self.env = {**os.environ, "PATH": ":".join(map(str, places))}
         self.env["PYTHONPATH"] = str(PROJECT)
         self.write(params)
 
@@ -83,6 +99,22 @@ class World:
             section = section[name]
         section[last] = value
         self.write(params)
+
+    def own_processes(self) -> Self:
+        """From now on commands are started as a shell does."""
+        self.env["PATH"] = self.env["PATH"].replace(f"{quick.server().bin}:", "")
+        return self
+
+    def beside(self, root: Path) -> Self:
+        """The same person's commands in another folder."""
+        other = copy.copy(self)
+        other.root, other.env = root, dict(self.env)
+        return other
+
+    def copy(self, root: Path) -> Self:
+        """The folder as it lies there, cache and times included, at another place."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return self.beside(root)
 
     def own_package(self) -> Path:
         """Work on a copy of the package, which a test may then edit."""
@@ -136,13 +168,11 @@ class Repository(World):
         self.run("git", "init", "-q", "-b", "main")
         self.commit("The project")
 
-    def stand_in(self, folder: Path, before: str = "") -> None:
+    def stand_in(self, folder: Path, before: str = "", python: str | None = None) -> None:
         """Put a stand-in for `madan` first in PATH, with shell commands to run before it."""
         folder.mkdir(parents=True, exist_ok=True)
         script = Path(__file__).with_name("stand_in.py")
-        command = folder / "madan"
-        command.write_text(f'#!/bin/sh\n{before}\nexec {sys.executable} {script} "$@"\n')
-        command.chmod(0o755)
+        quick.server().script(folder / "madan", script, before, python)
         if str(folder) not in self.env["PATH"]:
             self.env["PATH"] = f"{folder}:{self.env['PATH']}"
 
@@ -153,17 +183,6 @@ class Repository(World):
 
     def dvc(self, *words, **more) -> str:
         return self.run("dvc", *words, **more).stdout
-
-    def beside(self, root: Path) -> "Repository":
-        """The same person's commands in another folder."""
-        other = copy.copy(self)
-        other.root, other.env = root, dict(self.env)
-        return other
-
-    def copy(self, root: Path) -> "Repository":
-        """The folder as it lies there, cache and times included, at another place."""
-        shutil.copytree(self.root, root, symlinks=True)
-        return self.beside(root)
 
     def clone(self, root: Path) -> "Repository":
         """A clone with git alone: no results, no cache."""
@@ -184,7 +203,7 @@ SKIPPED = "Stage 'pipeline' didn't change, skipping"
 def small(root: Path, rows=("source-gta5",), **more) -> Repository:
     """A repository whose table has these rows, in a new folder."""
     root.mkdir(parents=True)
-    return Repository(root, tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), rows), **more)
+    return Repository(root, tiny(params_yaml(), rows), **more)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, tiny, write_set
-from ruamel.yaml import YAML
+from conftest import params_yaml, tiny, write_set
 from test_fcn8s import GOLDEN, load, narrow
 from torch import nn
 
@@ -36,7 +35,7 @@ class Plain(nn.Module):
 
 @pytest.fixture(scope="module")
 def params():
-    return config.resolve(tiny(YAML(typ="safe").load(PROJECT / "params.yaml")))
+    return config.resolve(tiny(params_yaml()))
 
 
 @pytest.fixture

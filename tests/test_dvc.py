@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -215,7 +216,8 @@ def test_neither_tool_calls_the_network(repository, tmp_path):
         f"        open({str(log)!r}, 'a').write(f'{{event}} {{args}}\\n')\n"
         "sys.addaudithook(hook)\n"
     )
-    repository.env["PYTHONPATH"] = str(hooks)
+    repository.own_processes().env["PYTHONPATH"] = str(hooks)
+    repository.stand_in(tmp_path / "bin", python=sys.executable)
     call = "import socket; socket.socket(socket.AF_INET).connect_ex(('127.0.0.1', 9))"
     repository.run("python", "-c", call)
     assert "127.0.0.1" in log.read_text()

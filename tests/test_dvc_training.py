@@ -7,8 +7,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import PROJECT, Repository, processes, ran, tiny
-from ruamel.yaml import YAML
+from conftest import Repository, params_yaml, processes, ran, tiny
 
 pytestmark = pytest.mark.slow
 RUN = "results/miniature/segmenters/source-gta5/seed0"
@@ -21,7 +20,7 @@ def made_by_snakemake(tmp_path_factory):
     """One row, really trained, through Snakemake."""
     root = tmp_path_factory.mktemp("training") / "snakemake"
     root.mkdir()
-    params = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), ("source-gta5",))
+    params = tiny(params_yaml(), ("source-gta5",))
     params["training"]["segmenter"]["steps"] = 40
     repository = Repository(root, params, stand_in=False)
     repository.snakemake("--cores", "8", "results/miou.csv")
@@ -47,7 +46,7 @@ def test_either_door_leaves_the_same_bytes_and_sees_the_other_s_work_as_done(
 @pytest.fixture
 def training(made_by_snakemake, tmp_path):
     """A folder without results, whose `dvc repro` has just saved a state of the training."""
-    repository = made_by_snakemake.copy(tmp_path / "copy")
+    repository = made_by_snakemake.copy(tmp_path / "copy").own_processes()
     shutil.rmtree(repository.root / "results")
     running = subprocess.Popen(
         ["dvc", "repro"], cwd=repository.root, env=repository.env,
@@ -62,6 +61,13 @@ def training(made_by_snakemake, tmp_path):
     for pid in processes(repository.root):
         os.kill(pid, signal.SIGKILL)
     running.wait()
+
+
+def kill_at_once(pids):
+    """Kill processes none of which sees another end: DVC would write its locks, and be torn."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
 
 
 def goes_on_to_the_same_bits(repository, whole):
@@ -83,8 +89,7 @@ def test_dvc_repro_goes_on_after_its_job_was_killed(training, made_by_snakemake)
 def test_dvc_repro_goes_on_after_everything_was_killed(training, made_by_snakemake):
     repository, running, _ = training
     while alive := [pid for pid in processes(repository.root) if _lives(pid)]:
-        for pid in alive:
-            os.kill(pid, signal.SIGKILL)
+        kill_at_once(alive)
         running.poll()
     assert list((repository.root / ".snakemake/locks").iterdir())
     goes_on_to_the_same_bits(repository, made_by_snakemake)
@@ -94,8 +99,7 @@ def test_a_job_left_behind_and_its_successor_never_both_write(training, made_by_
     repository, running, jobs = training
     for pid in jobs:
         os.kill(pid, signal.SIGSTOP)
-    for pid in set(processes(repository.root)) - set(jobs):
-        os.kill(pid, signal.SIGKILL)
+    kill_at_once(set(processes(repository.root)) - set(jobs))
     running.wait()
     said = repository.dvc("repro", expect=255)
     assert "is being made by another process, which holds" in said

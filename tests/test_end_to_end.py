@@ -3,17 +3,16 @@
 import csv
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, ROWS, World, tiny
+from conftest import PROJECT, ROWS, World, params_yaml, processes, tiny
 from PIL import Image
-from ruamel.yaml import YAML
 from test_project import commands
 
 pytestmark = pytest.mark.slow
@@ -22,8 +21,8 @@ CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    raw = YAML(typ="safe").load(PROJECT / "params.yaml")
-    world = World(tmp_path_factory.mktemp("whole world"), tiny(raw))
+    raw = params_yaml()
+    world = World(tmp_path_factory.mktemp("whole world"), tiny(raw)).own_processes()
     world.snakemake("results/miou.csv")
     return world
 
@@ -95,25 +94,14 @@ def test_cores_do_not_change_a_byte(finished, tmp_path):
         assert (finished.root / name).read_bytes() == (other.root / name).read_bytes(), name
 
 
-def _pid(root: Path, word: str) -> int | None:
-    """The process in that folder whose command line holds the word and is no shell's."""
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if word.encode() in words and (entry / "cwd").resolve() == root:
-                return int(entry.name)
-        except (OSError, ValueError):
-            continue
-    return None
-
-
 def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_run(
     finished, tmp_path
 ):
-    steps = {"steps": 40}
-    params = finished.params
-    params["translators"]["cyclegan-gta5"] |= steps
-    whole, killed = (World(tmp_path / name, params) for name in _folders(tmp_path))
+    whole, killed = (finished.copy(tmp_path / name) for name in ("whole", "killed"))
+    for world in (whole, killed):
+        shutil.rmtree(world.root / CYCLEGAN)
+        shutil.rmtree(world.root / "state")
+        world.change("translators.cyclegan-gta5.steps", 40)
     whole.snakemake(f"{CYCLEGAN}/digest")
     command = ["snakemake", "--cores", "1", f"{CYCLEGAN}/digest"]
     with subprocess.Popen(
@@ -126,7 +114,8 @@ def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_r
         deadline = time.monotonic() + 120
         while not list((killed.root / "state").rglob("*.pt")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        os.kill(_pid(killed.root, "translate"), signal.SIGKILL)
+        [job] = processes(killed.root, "translate")
+        os.kill(job, signal.SIGKILL)
         assert running.wait() != 0
     assert list((killed.root / "state").rglob("*.pt"))
     assert not (killed.root / CYCLEGAN / "weights.safetensors").exists()
@@ -137,12 +126,6 @@ def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_r
         assert (whole.root / CYCLEGAN / name).read_bytes() == (
             killed.root / CYCLEGAN / name
         ).read_bytes()
-
-
-def _folders(root: Path) -> list[str]:
-    for name in ("whole", "killed"):
-        (root / name).mkdir()
-    return ["whole", "killed"]
 
 
 # Commands of the README and the tutorial that are not run here, and why.

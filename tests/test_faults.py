@@ -18,8 +18,7 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-from conftest import PROJECT, World, tiny
-from ruamel.yaml import YAML
+from conftest import World, params_yaml, tiny
 
 from madan import config, schema, states
 from madan.graph import Artefact, Graph
@@ -100,7 +99,7 @@ class Small(World):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A world in which every method was trained without a fault; how long its steps took."""
-    raw = YAML(typ="safe").load(PROJECT / "params.yaml")
+    raw = params_yaml()
     world = Small(tmp_path_factory.mktemp("small"), small(raw))
     world.took = {}
     for artefact in world.graph.ancestry([Artefact(*run) for run in METHODS.values()]):

@@ -5,8 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, tiny, write_set
-from ruamel.yaml import YAML
+from conftest import params_yaml, tiny, write_set
 from test_adaptation import moved, run, weights
 
 from madan import batches, config, losses, schema, segmentation, training
@@ -20,7 +19,7 @@ CROP = (16, 32)
 
 @pytest.fixture(scope="module")
 def params():
-    return config.resolve(tiny(YAML(typ="safe").load(PROJECT / "params.yaml")))
+    return config.resolve(tiny(params_yaml()))
 
 
 @pytest.fixture

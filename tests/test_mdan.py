@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import PROJECT, tiny, write_set
-from ruamel.yaml import YAML
+from conftest import params_yaml, tiny, write_set
 from test_adaptation import largest_error, moved, run, seeded_images, seeded_truth, weights
 from test_fcn8s import GOLDEN, load, narrow
 
@@ -22,7 +21,7 @@ CROP = (16, 32)
 
 @pytest.fixture(scope="module")
 def params():
-    return config.resolve(tiny(YAML(typ="safe").load(PROJECT / "params.yaml")))
+    return config.resolve(tiny(params_yaml()))
 
 
 @pytest.fixture

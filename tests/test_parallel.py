@@ -9,8 +9,7 @@ import sys
 import forked
 import pytest
 import torch
-from conftest import PROJECT, World, tiny, write_set
-from ruamel.yaml import YAML
+from conftest import World, params_yaml, tiny, write_set
 
 from madan import (
     adaptation,
@@ -40,7 +39,7 @@ METHODS = ("segmenter", "in parts", "CycleGAN", "MADAN", *ALIGNED)
 
 def build(name, folder):
     """A method over random images, without the dropout and histories that differ by process."""
-    raw = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"))
+    raw = tiny(params_yaml())
     raw["networks"]["segmenter"]["dropout"] = 0.0
     raw["training"]["segmenter"] |= {"crop": list(CROP), "batch": 4}
     raw["training"]["translator"] |= {"crop": list(CROP), "batch": 2, "pool": 0}
@@ -251,7 +250,7 @@ def test_trouble_of_one_process_ends_the_others(tmp_path):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    raw = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"))
+    raw = tiny(params_yaml())
     raw["training"]["segmenter"]["steps"] = 200
     world = World(tmp_path_factory.mktemp("prepared"), raw)
     drawn = ("miniature", "gta5"), ("verify", "gta5/train"), ("prepare", "gta5/train/0")

@@ -1,6 +1,7 @@
 """The project holds together: levels of imports, pins, documents whose commands and names exist."""
 
 import ast
+import csv
 import re
 import shlex
 import subprocess
@@ -9,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, params_yaml
 from ruamel.yaml import YAML
 
 from madan import config, schema
@@ -60,6 +61,17 @@ def test_the_loop_does_not_know_what_it_trains(word):
 def test_the_package_does_not_know_snakemake():
     for path in PACKAGE.glob("*.py"):
         assert not re.search(r"^\s*(import|from) snakemake", path.read_text(), re.MULTILINE), path
+
+
+def test_numbers_of_the_readme_are_the_published_ones():
+    with (PROJECT / "docs/miniature/miou.csv").open() as file:
+        published = {line["row"]: line for line in csv.DictReader(file)}
+    line = r"^\| ([a-z0-9-]+) \| [a-z -]+ \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$"
+    said = re.findall(line, (PROJECT / "README.md").read_text(), re.MULTILINE)
+    assert [row for row, *_ in said] == list(published)
+    for row, *numbers in said:
+        means = [published[row][name] for name in ("miou19", "miou16", "miou13")]
+        assert numbers == [f"{float(mean):.1f}" for mean in means], row
 
 
 def test_commands_that_need_no_torch_do_not_import_it():
@@ -164,7 +176,7 @@ def test_names_in_the_paper_map_exist():
     for module, name in re.findall(r"`(\w+)\.py: ?([\w.]+)`", text):
         code = (PACKAGE / f"{module}.py").read_text()
         assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), f"{module}.py: {name}"
-    raw = YAML(typ="safe").load(PROJECT / "params.yaml")
+    raw = params_yaml()
     for key in re.findall(r"`params: ([\w.-]+)`", text):
         section = raw
         for part in key.split("."):

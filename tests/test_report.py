@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, visit
-from conftest import PROJECT, World, tiny
-from ruamel.yaml import YAML
+from conftest import World, params_yaml, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 FIGURES = {
@@ -32,7 +31,7 @@ def report(tmp_path_factory):
     """The report of a world whose artefacts a stand-in made."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
-    params = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), ("source-gta5",))
+    params = tiny(params_yaml(), ("source-gta5",))
     params["figures"] = {name: {"shows": s, "runs": [run]} for name, (s, run) in FIGURES.items()}
     world = World(tmp_path_factory.mktemp("report"), params)
     command = world.root / "bin/madan"

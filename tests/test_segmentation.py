@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import PROJECT, tiny, write_set
+from conftest import params_yaml, tiny, write_set
 from hypothesis import given
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from madan import batches, config, segmentation, training
 from madan.labels import IGNORE
@@ -45,7 +44,7 @@ class Plain:
 
 @pytest.fixture(scope="module")
 def params():
-    return config.resolve(tiny(YAML(typ="safe").load(PROJECT / "params.yaml")))
+    return config.resolve(tiny(params_yaml()))
 
 
 @pytest.fixture

@@ -4,15 +4,14 @@ import itertools
 import re
 import shutil
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import quick
 from cluster import FOLDER, Cluster, missing, until
-from conftest import PROJECT, World, tiny
-from ruamel.yaml import YAML
+from conftest import PROJECT, World, params_yaml, tiny
 
 reason = missing()
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(reason), reason=reason or "")]
@@ -42,7 +41,7 @@ exec {python} {stand_in} "$@"
 WARNED = """#!/bin/sh
 echo "$(squeue -h -j $SLURM_JOB_ID -o %l)" >> limits
 if [ "$(wc -l < limits)" -gt 1 ]; then exec {python} {stand_in} "$@"; fi
-exec {python} -c 'import signal, sys
+exec python3 -c 'import signal, sys
 signal.signal(signal.SIGUSR1, lambda *_: sys.exit(138))
 signal.alarm(150)
 signal.pause()'
@@ -104,7 +103,8 @@ def stand_in(cluster, tmp_path, raw):
         root = tmp_path / name
         (root / "bin").mkdir(parents=True)
         world = World(root, tiny(raw, ("cyclegan-gta5",)))
-        names = {"python": sys.executable, "stand_in": Path(__file__).with_name("stand_in.py")}
+        python = quick.server().python
+        names = {"python": python, "stand_in": Path(__file__).with_name("stand_in.py")}
         (root / "bin/madan").write_text(script.format(**names, **more))
         (root / "bin/madan").chmod(0o755)
         world.env |= {"SLURM_CONF": cluster.env["SLURM_CONF"]}
@@ -112,13 +112,6 @@ def stand_in(cluster, tmp_path, raw):
         return world
 
     return make
-
-
-def copy(world: World, root: Path) -> World:
-    shutil.copytree(world.root, root)
-    other = World.__new__(World)
-    other.root, other.env = root, dict(world.env)
-    return other
 
 
 def started(world: World, count: int = 1) -> list[list[str]]:
@@ -224,7 +217,7 @@ def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
     first = stand_in(ON_GPU, "slurm", seen=seen)
     first.change("resources.translate.gpus", 1)
     first.snakemake(*(f"{path}/digest" for path in first.planned(target) if "prepared" in path))
-    worlds = [first, copy(first, tmp_path / "slurm-gres"), copy(first, tmp_path / "sbatch")]
+    worlds = [first, first.copy(tmp_path / "slurm-gres"), first.copy(tmp_path / "sbatch")]
     seen.unlink()
     for run in [Submitted(*each, target) for each in zip(worlds, PROFILES, strict=True)]:
         run.end()
@@ -237,8 +230,8 @@ def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     """A tiny world made by Snakemake without a cluster."""
-    params = tiny(YAML(typ="safe").load(PROJECT / "params.yaml"), ("cyclegan-gta5",))
-    world = World(tmp_path_factory.mktemp("local"), params)
+    params = tiny(params_yaml(), ("cyclegan-gta5",))
+    world = World(tmp_path_factory.mktemp("local"), params).own_processes()
     world.snakemake("results/miou.csv")
     return world
 
@@ -256,7 +249,7 @@ def results(world: World) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def longer(local, tmp_path_factory):
     """That world with a longer training, which saves no state unless it is asked to leave."""
-    world = copy(local, tmp_path_factory.mktemp("longer") / "world")
+    world = local.copy(tmp_path_factory.mktemp("longer") / "world")
     world.change("translators.cyclegan-gta5.steps", 60)
     world.change("training.save_every", 10**6)
     world.snakemake(f"{CYCLEGAN}/digest")
@@ -279,7 +272,7 @@ def test_a_job_is_warned_before_its_time_is_up_and_gets_more_when_tried_again(
 
 
 def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, local, tmp_path):
-    world = World(tmp_path, local.params)
+    world = World(tmp_path, local.params).own_processes()
     world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
     Submitted(world, "sbatch", "results/miou.csv").end()
     assert "results/miou.csv" in results(local)
@@ -289,7 +282,7 @@ def test_the_table_made_on_slurm_equals_the_local_one_byte_for_byte(cluster, loc
 def test_two_tasks_of_srun_train_one_run_as_two_processes_do(cluster, local, tmp_path):
     made = {}
     for srun in (True, False):
-        world = copy(local, tmp_path / f"{srun}")
+        world = local.copy(tmp_path / f"{srun}")
         # No name server knows the nodes of this cluster.
         world.env |= {"SLURM_CONF": cluster.env["SLURM_CONF"], "MASTER_ADDR": "127.0.0.1"}
         shutil.rmtree(world.root / CYCLEGAN)
@@ -315,7 +308,7 @@ def test_a_training_job_saves_when_it_is_told_and_the_next_goes_on_to_the_same_b
 ):
     def interrupted(case: str) -> None:
         profile, signals = TOLD[case]
-        world = copy(local, tmp_path / case)
+        world = local.copy(tmp_path / case)
         shutil.rmtree(world.root / "state")
         world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
         world.write(longer.params)

@@ -2,12 +2,11 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, ROWS, World, tiny
-from ruamel.yaml import YAML
+import quick
+from conftest import PROJECT, ROWS, World, params_yaml, tiny
 
 from madan import config
 
@@ -27,14 +26,11 @@ FROM_MADAN = {
 def finished(tmp_path_factory):
     """A finished world whose artefacts a stand-in made, and whose package may be edited."""
     root = tmp_path_factory.mktemp("finished")
-    world = World(root, tiny(YAML(typ="safe").load(PROJECT / "params.yaml")))
+    world = World(root, tiny(params_yaml()))
     world.own_package()
-    command = root / "bin" / "madan"
-    command.parent.mkdir()
-    stand_in = Path(__file__).with_name("stand_in.py")
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
-    command.chmod(0o755)
-    world.env["PATH"] = f"{command.parent}:{world.env['PATH']}"
+    (root / "bin").mkdir()
+    quick.server().script(root / "bin/madan", Path(__file__).with_name("stand_in.py"))
+    world.env["PATH"] = f"{root}/bin:{world.env['PATH']}"
     world.snakemake()
     return world
 
@@ -249,7 +245,7 @@ def test_another_raw_file_is_verified_and_what_follows_from_it(done):
 
 def test_the_papers_tables_plan_every_run_once_at_full_size(world):
     """Every run of the settings and no other, each once, for all tables together."""
-    raw = YAML(typ="safe").load(PROJECT / "params.yaml") | {"scale": "paper"}
+    raw = params_yaml() | {"scale": "paper"}
     world.write(raw)
     for name in ("gta5", "synthia", "cityscapes", "bdd100k"):
         (world.root / "data/raw" / name).mkdir(parents=True)
