@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 exports = typer.Typer(
-    help="Write what others read: stylised datasets, predictions.",
+    help="Write what others read: madan export stylised madan gta5",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -49,6 +49,18 @@ Planned = Annotated[
 ]
 
 
+def _name(what: str, form: str | None = None) -> typer.models.ArgumentInfo:
+    """An argument that names something in params.yaml."""
+    found: typer.models.ArgumentInfo = typer.Argument(help=what, metavar=form)
+    return found
+
+
+Translation = Annotated[str, _name("One of `translators` in params.yaml, or RUN@STEP.", "RUN")]
+Source = Annotated[str, _name("One of its `sources`.", "SOURCE")]
+Scored = Annotated[str, _name("A run with a segmenter, such as segmenters/pooled.", "KIND/RUN")]
+Split = Annotated[str, _name("A domain and its split.", "DOMAIN-SPLIT")]
+
+
 def main() -> None:
     """Run a command; what a person has to mend ends as one sentence and exit code 1."""
     try:
@@ -61,7 +73,9 @@ def main() -> None:
 
 
 @app.command(rich_help_panel=DATA)
-def miniature(domain: str, planned: Planned = None) -> None:
+def miniature(
+    domain: Annotated[str, _name("One of `domains` in params.yaml.")], planned: Planned = None
+) -> None:
     """Draw a domain of the miniature world in its native layout: madan miniature gta5"""
     from madan import native
 
@@ -79,7 +93,13 @@ def miniature(domain: str, planned: Planned = None) -> None:
 
 @app.command(rich_help_panel=DATA)
 def verify(
-    domains: Annotated[list[str] | None, typer.Argument(metavar="[DOMAIN[/SPLIT]]...")] = None,
+    domains: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DOMAIN[/SPLIT]",
+            help="Else all that params.yaml has; of a drawn world what is drawn.",
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option(help="Read headers alone; nothing is certified.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Pairs that are read at a time.")] = CORES,
     planned: Planned = None,
@@ -88,22 +108,37 @@ def verify(
 
     Ends with 0 if all is fit, 1 if usable without some pairs, 2 if something is unusable.
     """
-    from madan import layouts
     from madan import verify as door
 
     worst = 0
     try:
         graph = Graph(config.load())
-        datasets = [name for name, domain in graph.params.domains.items() if not domain.union]
-        for name in domains or datasets:
+        for name in domains or _datasets(graph):
             domain, _, only = name.partition("/")
-            there = layouts.splits(graph.params.dataset(domain))
-            for split in [only] if only else there or ["train"]:
+            for split in [only] if only else _splits(graph, domain):
                 worst = max(worst, _verify(graph, f"{domain}/{split}", quick, jobs, planned))
     except (Refusal, OSError) as error:
         typer.echo(f"madan: {error}", err=True)
         worst = door.UNUSABLE
     raise typer.Exit(worst)
+
+
+def _datasets(graph: Graph) -> list[str]:
+    """All datasets; of the drawn ones those that are drawn, if any are."""
+    found = [name for name, domain in graph.params.domains.items() if not domain.union]
+    if graph.params.scale != "miniature":
+        return found
+    return [n for n in found if graph.certificate(Artefact("miniature", n)).exists()] or found
+
+
+def _splits(graph: Graph, domain: str) -> list[str]:
+    """The splits of a dataset that lie there; of a drawn one those that are drawn."""
+    from madan import layouts
+
+    dataset = graph.params.dataset(domain)
+    if graph.params.scale == "miniature":
+        return [str(split) for split in graph.params.miniature.images[domain]]
+    return layouts.splits(dataset) or ["train"]
 
 
 def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | None) -> int:
@@ -131,7 +166,10 @@ def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | Non
 
 
 @app.command(rich_help_panel=DATA)
-def prepare(shard: str, planned: Planned = None) -> None:
+def prepare(
+    shard: Annotated[str, _name("Shards count from 0.", "DOMAIN/SPLIT/SHARD")],
+    planned: Planned = None,
+) -> None:
     """Turn a shard of a dataset into arrays at training size: madan prepare gta5/train/0"""
     from madan import datasets
     from madan import verify as door
@@ -145,7 +183,10 @@ def prepare(shard: str, planned: Planned = None) -> None:
 
 @app.command(rich_help_panel=PIXEL)
 def translate(
-    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
+    run: Annotated[str, _name("One of `translators` in params.yaml.")],
+    seed: Seed = None,
+    processes: Processes = None,
+    planned: Planned = None,
 ) -> None:
     """Train generators from the sources to the target: madan translate cyclegan-gta5"""
     from madan import segmentation
@@ -191,8 +232,8 @@ def translate(
 
 @app.command(rich_help_panel=PIXEL)
 def stylise(
-    run: str,
-    source: str,
+    run: Translation,
+    source: Source,
     seed: Seed = None,
     planned: Planned = None,
     images: Annotated[
@@ -234,7 +275,7 @@ def _stylise_photos(run: str, source: str, seed: int | None, images: list[Path],
 
 @app.command(rich_help_panel=SEGMENTERS)
 def predict(
-    photos: list[Path],
+    photos: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     model: Annotated[
         str,
         typer.Option(help="A row of a table, a run such as segmenters/oracle, or a weights file."),
@@ -266,7 +307,10 @@ def predict(
 
 @app.command(rich_help_panel=SEGMENTERS)
 def segment(
-    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
+    run: Annotated[str, _name("One of `segmenters` in params.yaml.")],
+    seed: Seed = None,
+    processes: Processes = None,
+    planned: Planned = None,
 ) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
     from madan import segmentation
@@ -282,7 +326,10 @@ def segment(
 
 @app.command(rich_help_panel=SEGMENTERS)
 def adapt(
-    run: str, seed: Seed = None, processes: Processes = None, planned: Planned = None
+    run: Annotated[str, _name("One of `adaptations` in params.yaml.")],
+    seed: Seed = None,
+    processes: Processes = None,
+    planned: Planned = None,
 ) -> None:
     """Align a segmenter's features with the target's: madan adapt madan"""
     from madan import adaptation
@@ -300,7 +347,7 @@ def adapt(
 
 
 @app.command(rich_help_panel=SHOWN)
-def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> None:
+def evaluate(run: Scored, on: Split, seed: Seed = None, planned: Planned = None) -> None:
     """Score a segmenter on a split: madan evaluate segmenters/pooled cityscapes-val"""
     from madan import evaluation
 
@@ -314,7 +361,7 @@ def evaluate(run: str, on: str, seed: Seed = None, planned: Planned = None) -> N
 
 @app.command(rich_help_panel=SHOWN)
 def table(
-    name: str,
+    name: Annotated[str, _name("One of `tables` in params.yaml.")],
     partial: Annotated[
         bool, typer.Option(help="Show what there is by now; nothing is written.")
     ] = False,
@@ -345,7 +392,9 @@ def table(
 
 
 @app.command(rich_help_panel=SHOWN)
-def figure(name: str, planned: Planned = None) -> None:
+def figure(
+    name: Annotated[str, _name("One of `figures` in params.yaml.")], planned: Planned = None
+) -> None:
     """Draw a figure of params.yaml: madan figure translation"""
     from madan import figures, gallery
 
@@ -396,7 +445,7 @@ def check() -> None:
 
 @app.command(rich_help_panel=STANDING)
 def vouch(
-    paths: list[Path],
+    paths: Annotated[list[Path], typer.Argument(help="Folders with results, or their files.")],
     code: Annotated[
         bool, typer.Option(help="You know that other code made no difference.")
     ] = False,
@@ -447,7 +496,9 @@ def status(
 
 
 @app.command(rich_help_panel=SHOWN)
-def publish(out: Annotated[Path, typer.Argument()] = Path("docs/miniature")) -> None:
+def publish(
+    out: Annotated[Path, typer.Argument(help="Where they go.")] = Path("docs/miniature"),
+) -> None:
     """Copy the miniature's tables and figures where git has them: madan publish docs/miniature"""
     from madan import publication
 
@@ -456,7 +507,9 @@ def publish(out: Annotated[Path, typer.Argument()] = Path("docs/miniature")) -> 
 
 
 @exports.command("stylised")
-def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned = None) -> None:
+def export_stylised(
+    run: Translation, source: Source, seed: Seed = None, planned: Planned = None
+) -> None:
     """Stylise a source's raw images as a release: madan export stylised madan gta5"""
     from madan import checkpoints, export
     from madan import verify as door
@@ -491,7 +544,7 @@ def export_stylised(run: str, source: str, seed: Seed = None, planned: Planned =
 
 
 @exports.command("predictions")
-def export_predictions(run: str, on: str, seed: Seed = None, planned: Planned = None) -> None:
+def export_predictions(run: Scored, on: Split, seed: Seed = None, planned: Planned = None) -> None:
     """Write label ids and overlays: madan export predictions segmenters/pooled cityscapes-val"""
     from madan import export
 

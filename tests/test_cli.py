@@ -52,6 +52,10 @@ def test_missing_folder_is_named(world):
     assert "data/raw/gta5 not found" in said and "domains" in said and "Traceback" not in said
 
 
+def test_without_names_what_is_drawn_is_verified(drawn):
+    assert "gta5/train (gta5): fit" in drawn.run("madan", "verify").stdout
+
+
 def test_missing_upstream_is_named_with_the_way_to_make_it(world):
     refused(world, "snakemake data/verified/miniature/gta5/train/digest")
     said = world.run("madan", "verify", "gta5/train", expect=2).stdout

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROWS, World, params_yaml, processes, tiny
+from conftest import PROJECT, ROWS, World, params_yaml, processes, tiny
+from PIL import Image
+from test_project import commands
 
 pytestmark = pytest.mark.slow
 CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
@@ -55,6 +58,7 @@ def test_every_figure_is_drawn_labelled_by_its_runs_and_published(finished):
         "training": {"shows": "training", "runs": ["translators/madan", "adaptations/madan"]},
         "judges": {"shows": "discriminators", "runs": ["translators/madan", "adaptations/madan"]},
         "features": {"shows": "features", "images": 4},
+        "graph": {"shows": "graph"},
     }  # fmt: skip
     before = finished.params
     finished.change("figures", figures)
@@ -68,17 +72,6 @@ def test_every_figure_is_drawn_labelled_by_its_runs_and_published(finished):
     published = {path.name for path in (finished.root / "shown").iterdir()}
     assert published == {*(f"{name}.png" for name in figures), "miou.csv", "metrics.json"}
     finished.write(before)
-
-
-def test_photos_are_labelled_and_stylised_as_the_tutorial_says(finished):
-    drawn = next(finished.root.glob("data/miniature/cityscapes/leftImg8bit/test/*/*.png"))
-    finished.run("madan", "predict", drawn, "--model", "madan", "--out", "seen")
-    assert (finished.root / f"seen/labelIds/{drawn.stem}.png").exists()
-    finished.run("madan", "stylise", "madan", "gta5", "--images", drawn, "--out", "styled")
-    assert (finished.root / f"styled/{drawn.stem}.png").exists()
-    assert "tables/miou" in finished.run("madan", "status").stdout
-    said = finished.run("madan", "predict", drawn, "--model", "madam", expect=1).stdout
-    assert "did you mean madan?" in said
 
 
 def test_no_state_is_left_behind(finished):
@@ -133,3 +126,41 @@ def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_r
         assert (whole.root / CYCLEGAN / name).read_bytes() == (
             killed.root / CYCLEGAN / name
         ).read_bytes()
+
+
+# Commands of the README and the tutorial that are not run here, and why.
+ELSEWHERE = {
+    "make setup": "installs",
+    "make miou": "installs, then the command below it",
+    "make test": "is what runs this",
+    "make report": "test_report.py",
+    "madan plan": "test_plan.py: tries every kind of job for seconds",
+    "snakemake figures": "test_every_figure_is_drawn_labelled_by_its_runs_and_published",
+    "dvc repro": "test_dvc.py",
+    "dvc exp run -S training.segmenter.lr=0.001": "test_dvc.py",
+}
+
+
+def test_commands_of_readme_and_tutorial_work_in_their_order(finished):
+    """After the world's own `snakemake results/miou.csv`; what they promise of files is there."""
+    drawn = next(finished.root.glob("data/miniature/cityscapes/leftImg8bit/test/*/*.png"))
+    (finished.root / "holiday").mkdir()
+    with Image.open(drawn) as picture:
+        picture.save(finished.root / "holiday/beach.png")
+        picture.save(finished.root / "street.jpg")
+    tools = "make|madan|snakemake|dvc|conda"
+    texts = [(PROJECT / name).read_text() for name in ("docs/tutorial.md", "README.md")]
+    lines = [line.replace("--cores 8 ", "").strip() for t in texts for line in commands(t, tools)]
+    assert set(ELSEWHERE) < set(lines)
+    said = {
+        line: finished.run(*shlex.split(line)).stdout
+        for line in dict.fromkeys(lines)
+        if line not in ELSEWHERE
+    }
+    assert "tables/miou" in said["madan status"]
+    assert "Nothing to be done" in said["snakemake -n results/miou.csv"]  # After `madan verify`.
+    for path in ("labelIds/beach.png", "labelIds/street.png", "overlay/beach.png", "mosaic.png"):
+        assert (finished.root / "seen" / path).exists(), path
+    assert (finished.root / "styled/beach.png").exists()
+    told = finished.run("madan", "predict", "street.jpg", "--model", "madam", expect=1).stdout
+    assert "did you mean madan?" in told
