@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from madan import certificates, config
+from madan import certificates, config, runs
 from madan.graph import MODULES, Artefact, Graph
 from madan.schema import Refusal, known, started
 
@@ -248,7 +248,7 @@ def untrained(graph: Graph, address: str, seed: int) -> Any:
     from madan import checkpoints, segmentation, training
 
     net = segmentation.build(graph.params.network(address))
-    pretrained = config.pretrained(graph.params, address)
+    pretrained = runs.pretrained(graph.params, address)
     if pretrained:
         # The score layers are F's own, and so is a head that VGG-16 has not.
         checkpoints.load(weights(graph, pretrained, seed), "VGG", net, but=("vgg_head", "score"))

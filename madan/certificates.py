@@ -26,6 +26,8 @@ KEYS = ("content", "settings", "code", "inputs", "data")
 UNCERTIFIED = {
     "__init__",
     "schema",
+    "runs",
+    "checks",
     "config",
     "certificates",
     "graph",

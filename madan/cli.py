@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from madan import assembly, certificates, config
+from madan import assembly, certificates, config, runs
 from madan.graph import Artefact, Graph
 from madan.schema import Refusal
 
@@ -515,7 +515,7 @@ def export_stylised(
     from madan import verify as door
 
     graph, artefact, seed = assembly.begin("releases", f"{run}/{source}", seed, planned)
-    params, translator = graph.params, config.translator(graph.params, "the command line", run)
+    params, translator = graph.params, runs.translator(graph.params, "the command line", run)
     settings, code = graph.promise(artefact)
     story = {
         "run": run,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from madan import certificates, layouts, published
-from madan.config import digest, needs, stylable, translator
+from madan.config import digest
+from madan.runs import needs, stylable, translator
 from madan.schema import Adaptation, Figure, Params, Refusal, Segmenter, Translator, known
 
 T = TypeVar("T")

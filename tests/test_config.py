@@ -7,7 +7,7 @@ from conftest import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madan import config, schema
+from madan import config, runs, schema
 from madan.schema import Refusal
 
 SCALES = ("miniature", "paper")
@@ -26,7 +26,7 @@ def test_the_projects_own_file_resolves_at_every_scale(raw, scale):
     params = config.resolve(raw | {"scale": scale})
     for kind in ("segmenters", "translators", "adaptations"):
         for name in getattr(params, kind):
-            config.needs(params, f"{kind}/{name}")
+            runs.needs(params, f"{kind}/{name}")
 
 
 def test_paper_scale_differs_only_where_it_says_so(raw):

@@ -17,7 +17,7 @@ from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "labels", "published", "schema", "config"},
+    {"__init__", "labels", "published", "schema", "runs", "checks", "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},

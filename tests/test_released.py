@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from test_fcn8s import load as golden
 
-from madan import checkpoints, cli, config, released
+from madan import checkpoints, cli, config, released, runs
 from madan.drn26 import DRN26
 from madan.fcn8s import FCN8s
 from madan.generator import Generator
@@ -422,8 +422,8 @@ def test_runs_that_stand_on_the_wrong_released_network_are_refused(raw):
 def test_begun_from_imagenet_are_runs_without_a_start(raw):
     params = config.resolve(raw | {"scale": "paper"})
     assert params.networks.segmenter.pretrained == "vgg16"
-    assert config.needs(params, "segmenters/source-gta5") == ["released/vgg16"]
-    assert "released/vgg16" not in config.needs(params, "segmenters/madan-pixel")
+    assert runs.needs(params, "segmenters/source-gta5") == ["released/vgg16"]
+    assert "released/vgg16" not in runs.needs(params, "segmenters/madan-pixel")
     assert config.resolve(raw).networks.segmenter.pretrained is None
     raw["networks"]["segmenter"]["pretrained"] = "vgg16"
     raw["released"] = {"vgg16": {"file": "torchvision", "network": "vgg16"}}

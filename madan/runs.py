@@ -1,0 +1,60 @@
+"""What a run stands on: the runs that it needs, what may be stylised and by what."""
+
+from collections.abc import Sequence
+
+from madan.schema import Params, Refusal, Translator, allowed, known, started
+
+
+def needs(params: Params, address: str) -> list[str]:
+    """Addresses `kind/run` of the runs that a run starts from, learns from or is judged by."""
+    kind, name = address.split("/")
+    if kind == "released":
+        return []
+    run = params.run(kind, name)
+    if isinstance(run, Translator):
+        fresh = pretrained(params, address) if run.task and not run.task.start else None
+        task = run.task.start if run.task else None
+        segmenters = [params.judge(s) for s in (*run.judges.values(), task, fresh) if s]
+        return [f"translators/{s}" for s in run.start] + segmenters
+    names = [item.split("/")[0].partition("@")[0] for item in run.train_on if "/" in item]
+    begin = [*started(run), pretrained(params, address)][0]
+    return [params.translator(name) for name in names] + ([begin] if begin else [])
+
+
+def pretrained(params: Params, address: str) -> str | None:
+    """Address of VGG-16's weights, for a segmenter that begins with them."""
+    begin = params.networks.segmenter.pretrained
+    return f"released/{begin}" if begin and params.architecture(address) == "fcn8s" else None
+
+
+def stylable(params: Params, key: str, word: str) -> list[str]:
+    """Domains that a translator has generators for, or a released generator, which takes any."""
+    if word not in params.released:
+        return translator(params, key, word).sources
+    check_kind(params, key, word, ("generator",))
+    return list(params.domains)
+
+
+def translator(params: Params, key: str, word: str) -> Translator:
+    """The translator that a key names as `run`, or `run@step` for its generators of that step.
+
+    Refusal when there is none, or when it does not keep that step.
+    """
+    name, at, step = word.partition("@")
+    known(key, name, params.translators)
+    run = params.translators[name]
+    if at and step not in map(str, run.keep):
+        raise Refusal(
+            f"{key} names {word}, and translators.{name}.keep has no step {step}; "
+            f"{allowed(step, [str(each) for each in run.keep])}."
+        )
+    return run
+
+
+def check_kind(
+    params: Params, key: str, name: str, wanted: Sequence[str] = ("fcn8s", "drn26")
+) -> None:
+    """Refusal when released weights are of another network than may stand there."""
+    network = params.released[name].network
+    if network not in wanted:
+        raise Refusal(f"{key}: released.{name} is {network}; {' or '.join(wanted)} belongs there.")
