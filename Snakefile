@@ -16,6 +16,12 @@ wildcard_constraints:
 report: "workflow/report/workflow.rst"
 
 
+onstart:
+    # Its limit of jobs a second has Snakemake look for jobs every second, once more a second for
+    # every job that has ended: a third of a core after 75 jobs.
+    workflow.scheduler.job_rate_limiter = None
+
+
 rule all:
     input:
         "results/miou.csv",

@@ -148,6 +148,19 @@ def test_every_rule_that_a_cluster_runs_asks_under_its_own_name_and_says_its_pla
             assert "planned=planned(" in rule, f"{name}: profiles/sbatch names jobs by their plan"
 
 
+def test_snakemake_looks_for_jobs_only_when_one_has_ended(done):
+    """With its limit of jobs a second it looks every second, and once more for every job."""
+    for gone in ("stylised/madan", "segmenters/madan-pixel"):
+        shutil.rmtree(done.root / RESULTS / gone)
+    slow = Path(__file__).with_name("stand_in.py")
+    quick.server().script(done.root / "bin/madan", slow, before="sleep 2")
+    said = done.snakemake(
+        "--verbose", "--cores", "1", f"{RESULTS}/segmenters/madan-pixel/seed0/digest"
+    )
+    assert said.count("rule stylise:") == 2 and said.count("rule segment:") == 1
+    assert said.count("Resources before job selection") <= 4
+
+
 def test_another_table_leaves_miou_as_it_is(done):
     other = {
         "target": "cityscapes",
