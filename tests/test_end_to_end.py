@@ -159,7 +159,7 @@ def test_commands_of_readme_and_tutorial_work_in_their_order(finished):
     }
     assert "tables/miou" in said["madan status"]
     assert "Nothing to be done" in said["snakemake -n results/miou.csv"]  # After `madan verify`.
-    for path in ("labelIds/beach.png", "labelIds/street.png", "overlay/beach.png", "mosaic.png"):
+    for path in ("labelIds/beach.png", "labelIds/street.png", "overlay/beach.jpg", "mosaic.png"):
         assert (finished.root / "seen" / path).exists(), path
     assert (finished.root / "styled/beach.png").exists()
     told = finished.run("madan", "predict", "street.jpg", "--model", "madam", expect=1).stdout
