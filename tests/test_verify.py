@@ -704,7 +704,8 @@ def test_an_unusable_split_is_not_certified_and_what_stood_there_is_taken_away(c
 def test_a_quick_look_leaves_no_trace(command):
     damage.flip(command.data["gta5"].root / "images/00002.png", command.data["gta5"])
     assert command("verify", "gta5/train", "--quick")[0] == 0
-    assert not Path("results").exists() and not Path("state").exists()
+    # But for what the digests of the package's code are, which changes no answer.
+    assert not Path("results").exists() and os.listdir("state") == ["code"]
     assert command("verify", "gta5/train")[0] == 1
 
 
