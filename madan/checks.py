@@ -19,8 +19,6 @@ from madan.schema import (
     started,
 )
 
-RUNS = ("segmenters", "translators", "adaptations")
-
 
 def _check_layouts(params: Params) -> None:
     for name, layout in params.layouts.items():

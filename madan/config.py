@@ -10,12 +10,14 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from madan.checks import CHECKS, RUNS
+from madan.checks import CHECKS
 from madan.schema import (
     Params,
     Refusal,
     allowed,
 )
+
+RUNS = ("segmenters", "translators", "adaptations")
 
 
 def load(path: Path = Path("params.yaml"), scale: str | None = None) -> Params:

@@ -288,23 +288,8 @@ class Graph:
                 "content": self._released(name),
                 "networks": params.networks.model_dump(include={sizes}),
             }
-        if kind == "figures":
-            figure = params.figures[name]
-            titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
-            seeds = params.seeds_of(figure.table)
-            said: dict[str, Any] = {"titles": titles, "seeds": seeds}
-            said |= {"split": params.evaluation.split}
-            if figure.shows == "graph":
-                said["graph"] = self.behind(figure)
-            return figure.model_dump() | said
-        if kind == "tables":
-            table = params.tables[name]
-            said = table.model_dump() | {"seeds": params.seeds_of(name)}
-            found = {"scale": params.scale, "table": said}
-            if params.scale == "miniature":
-                return found
-            near = params.evaluation.verdict.model_dump()
-            return found | {"verdict": near, "published": published.figures(table.target)}
+        if kind in ("figures", "tables"):
+            return self._shown_settings(artefact)
         training = params.training.model_dump(include={"threads", "compile"})
         if kind in ("stylised", "releases"):
             _, at, step = name.split("/")[0].partition("@")
@@ -326,6 +311,24 @@ class Graph:
             "training": training,
             "networks": params.networks.model_dump(include=set(self._networks(artefact))),
         }
+
+    def _shown_settings(self, artefact: Artefact) -> dict[str, Any]:
+        """What decides a figure or a table, beside the artefacts that it shows."""
+        params, name = self.params, artefact.name
+        if artefact.kind == "figures":
+            figure = params.figures[name]
+            titles = [(row.row, row.run) for row in params.tables[figure.table].rows]
+            seeds, split = params.seeds_of(figure.table), params.evaluation.split
+            said = {"titles": titles, "seeds": seeds, "split": split}
+            drawn = {"graph": self.behind(figure)} if figure.shows == "graph" else {}
+            return figure.model_dump() | said | drawn
+        table = params.tables[name]
+        own = table.model_dump() | {"seeds": params.seeds_of(name)}
+        found = {"scale": params.scale, "table": own}
+        if params.scale == "miniature":
+            return found
+        near = params.evaluation.verdict.model_dump()
+        return found | {"verdict": near, "published": published.figures(table.target)}
 
     def _schedules(self, artefact: Artefact, run: Run) -> dict[str, Any]:
         """The sections of `training` that a run goes by, with its own steps."""

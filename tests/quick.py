@@ -77,7 +77,10 @@ def call(address: str, *words: str) -> None:
     """Have the server run a command with this folder, environment and these streams."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE)
+        deadline = time.monotonic() + 300
         while server.connect_ex(address):  # It is still importing.
+            if time.monotonic() > deadline:
+                sys.exit("the server of commands does not answer: what did it say when it started?")
             time.sleep(0.05)
         request = json.dumps([words, os.getcwd(), dict(os.environ)])
         socket.send_fds(server, [request.encode()], [0, 1, 2])

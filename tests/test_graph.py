@@ -240,6 +240,22 @@ def digest(package, *modules):
     return certificates.code_digest(package, *modules)
 
 
+def test_what_was_found_in_files_is_found_anew_when_one_looks_changed(tmp_path):
+    memory, file, asked = tmp_path / "memory", tmp_path / "file", []
+
+    def find():
+        asked.append(file.read_text())
+        return asked[-1]
+
+    for text in ("one", "two"):
+        file.write_text(text)
+        assert [certificates.remembered(memory, [file], find) for _ in range(2)] == [text] * 2
+    assert asked == ["one", "two"]
+    memory.write_text("torn {")
+    assert certificates.remembered(memory, [file], find) == "two"
+    assert asked == ["one", "two", "two"]
+
+
 def test_comments_and_docstrings_are_not_code(package):
     before = digest(package, "translation")
     path = package / "losses.py"

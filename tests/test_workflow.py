@@ -171,6 +171,21 @@ def test_another_table_leaves_miou_as_it_is(done):
     assert done.planned("results/tables/other.csv") == {"results/tables/other.csv"}
 
 
+def test_tables_that_are_finished_are_published_and_no_others(done):
+    row = {"row": "x", "setting": "", "run": "segmenters/source-gta5"}
+    made = {"target": "cityscapes", "rows": [row]}
+    done.change("tables.made", made)
+    done.change("tables.open", made | {"seeds": [7]})
+    done.change("figures", {})
+    done.snakemake("results/miou.csv", "results/tables/made.csv")
+    done.run("madan", "publish", "shown")
+    shown = {
+        str(path.relative_to(done.root / "shown")) for path in (done.root / "shown").rglob("*.*")
+    }
+    tables = {"tables/made.csv", "tables/made.md", "tables/differences/made.csv"}
+    assert shown == {"miou.csv", "metrics.json"} | tables
+
+
 def test_another_seed_leaves_the_first_as_it_is(done):
     done.change("seeds", [0, 1])
     planned = done.planned()
