@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from madan import assembly, certificates, config, runs
+from madan import assembly, certificates, config, runs, startup
 from madan.graph import Artefact, Graph
 from madan.schema import Refusal
 
@@ -63,6 +63,7 @@ Split = Annotated[str, _name("A domain and its split.", "DOMAIN-SPLIT")]
 
 def main() -> None:
     """Run a command; what a person has to mend ends as one sentence and exit code 1."""
+    startup.begin()
     try:
         app()
     except Refusal as refusal:
