@@ -1,6 +1,6 @@
 """How a process of the command line keeps memory: quicker, with the same results.
 
-Both settings are of the process, so this is for `cli.main` alone, before anything large is imported.
+Both settings are the process's, so they are for `cli.main` alone, before torch is imported.
 """
 
 import atexit
