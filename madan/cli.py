@@ -1,11 +1,13 @@
 """The command line: one command for each rule, and the same for people."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -109,19 +111,27 @@ def verify(
 
     Ends with 0 if all is fit, 1 if usable without some pairs, 2 if something is unusable.
     """
-    from madan import verify as door
-
-    worst = 0
-    try:
+    found = [0]
+    with _said(found):
         graph = Graph(config.load())
         for name in domains or _datasets(graph):
             domain, _, only = name.partition("/")
-            for split in [only] if only else _splits(graph, domain):
-                worst = max(worst, _verify(graph, f"{domain}/{split}", quick, jobs, planned))
+            with _said(found):
+                for split in [only] if only else _splits(graph, domain):
+                    found.append(_verify(graph, f"{domain}/{split}", quick, jobs, planned))
+    raise typer.Exit(max(found))
+
+
+@contextlib.contextmanager
+def _said(found: list[int]) -> Iterator[None]:
+    """Say what stands in the way of a dataset, so that the next one has its turn."""
+    from madan import verify as door
+
+    try:
+        yield
     except (Refusal, OSError) as error:
         typer.echo(f"madan: {error}", err=True)
-        worst = door.UNUSABLE
-    raise typer.Exit(worst)
+        found.append(door.UNUSABLE)
 
 
 def _datasets(graph: Graph) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from madan import certificates, config, datasets, layouts, native, verify
+from madan import certificates, config, datasets, layouts, native, startup, verify
 from madan.config import digest
 from madan.datasets import Verified
 from madan.graph import MODULES, Artefact, Graph
@@ -189,6 +189,7 @@ def _tried(artefact: Artefact, together: int, seconds: float) -> Cost:
 
 def _try(artefact: Artefact, seconds: float, barrier: Any, answers: Any, begun: float) -> None:
     """In a process of its own: do a job's units for a while and tell what they cost."""
+    startup.begin()
     try:
         graph = Graph(config.load())
         graph.promise(artefact)  # Every command works it out.

@@ -742,6 +742,16 @@ def test_an_unknown_domain_or_split_is_refused(command, words):
     assert "allowed:" in said and "Traceback" not in said
 
 
+def test_a_dataset_that_is_not_there_does_not_hide_the_next(command):
+    gta5 = command.data["gta5"].root
+    gta5.rename(gta5.with_name("elsewhere"))
+    code, said = command("verify")
+    assert code == 2
+    for name in ("gta5", "synthia", "bdd100k"):
+        assert f"data/{name}" in said or f"data/raw/{name}" in said
+    assert "cityscapes/train (cityscapes): fit" in said
+
+
 @pytest.fixture
 def narrow(tmp_path):
     """Mount a file system at a folder of the project."""
