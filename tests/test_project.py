@@ -17,7 +17,7 @@ from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "labels", "published", "schema", "runs", "checks", "config"},
+    {"__init__", "startup", "labels", "published", "schema", "runs", "checks", "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},
@@ -81,9 +81,22 @@ def test_numbers_of_the_ablation_in_the_readme_are_the_published_ones():
     readme = (PROJECT / "README.md").read_text().replace("−", "-").replace("**", "")
     line = r"^\| .+ \| ([\d.]+ ± [\d.]+) \| .*\| (?:(\S+) \((\S+) to (\S+)\))? ?\|$"
     said = re.findall(line, readme, re.MULTILINE)
-    assert len(said) == 13
+    assert len(said) == 14
     for mean, *gap in said:
         assert mean in means and (tuple(gap) in gaps or not any(gap)), (mean, gap)
+
+
+def test_rows_beside_the_papers_in_the_readme_are_the_published_ones():
+    published = (PROJECT / "docs/miniature/tables/comparison.md").read_text()
+    line = (
+        r"^\| ([a-z0-9-]+) \|.*\| ([\d.]+ ± [\d.]+) \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \| 3 \|$"
+    )
+    means = dict(re.findall(line, published, re.MULTILINE))
+    readme = (PROJECT / "README.md").read_text().split("## Real data")[1]
+    said = re.findall(r"\| not run \| ([\d.]+ ± [^|]*) \|$", readme, re.MULTILINE)
+    rows = ("source-gta5", "source-synthia", "source-combined", "cycada-gta5", "cycada-synthia",
+            "cycada-combined", "mdan", "madan", "oracle")  # fmt: skip
+    assert " / ".join(said).split(" / ") == [means[row] for row in rows]
 
 
 def test_what_only_predicts_does_not_import_torchs_compiler():
