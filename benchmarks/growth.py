@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from pairs import document, machine, took
 
-from madan import config, datasets, labels, schema
+from madan import config, datasets, labels, schema, startup
 from madan.plan import Noise
 
 SIZE = (64, 128)
@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
+        startup.begin()  # as every command does
         what, by, value = chosen.one
         print(*measure(what, by, int(value)))
         return
