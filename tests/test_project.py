@@ -52,6 +52,12 @@ def test_imports_never_run_upwards(path):
     assert not {name for name in imports(path) if LEVEL[name] > LEVEL[path.stem]}
 
 
+def test_every_module_has_its_lines_in_the_overview():
+    overview = (PROJECT / "docs/overview.md").read_text()
+    for path in PACKAGE.glob("*.py"):
+        assert path.stem == "__init__" or f"`{path.name}`" in overview, path.name
+
+
 @pytest.mark.parametrize("word", ["GAN", "FCN", "domain"])
 def test_the_loop_does_not_know_what_it_trains(word):
     code = (PACKAGE / "training.py").read_text()
