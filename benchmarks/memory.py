@@ -1,8 +1,10 @@
-"""What a training step keeps at the paper's scale, counted without computing anything.
+"""What a training step keeps and multiplies at the paper's scale, without computing anything.
 
 Networks and images are torch's `meta` tensors, which have sizes and no content: what the graph
 saves for the backward pass is added up, each storage once, and with it weights, gradients and
-Adam's two moments. Temporary memory of kernels and of the library is not in it.
+Adam's two moments. Temporary memory of kernels and of the library is not in it. Operations are
+those of the forward pass three times, since a backward pass is two products for each of its own;
+of a translator those of the generators' update, and of frozen judges that is once too many.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 import steps
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from madan import batches, segmentation, training
 
@@ -43,18 +46,18 @@ def trained(modules: list[nn.Module], frozen: list[nn.Module]) -> float:
     return (16 * learn + 4 * rest) / GIB
 
 
-def segmenter(net: nn.Module, size: tuple[int, int], batch: int) -> tuple[float, float]:
-    """GiB that stay, and that a step on such a batch saves in fp32."""
+def segmenter(net: nn.Module, shape: tuple[int, int], batch: int) -> tuple[float, float, float]:
+    """GiB that stay and that a step on such a batch saves in fp32, and its TFLOP."""
     net = net.to("meta").train()
-    x, truth = meta(batch, 3, *size), torch.zeros(batch, *size, dtype=torch.long, device="meta")
-    with saved(storages([net])) as kept:
+    x, truth = meta(batch, 3, *shape), torch.zeros(batch, *shape, dtype=torch.long, device="meta")
+    with saved(storages([net])) as kept, FlopCounterMode(display=False) as counter:
         loss = nn.functional.cross_entropy(net(batches.imagenet(x)).float(), truth)
     assert loss.requires_grad
-    return trained([net], []), sum(s.nbytes() for s in kept.values()) / GIB
+    return trained([net], []), size(kept), tera(counter)
 
 
-def translator(method: object, crop: int, batch: int) -> tuple[float, float]:
-    """GiB that stay, and that the generators' update saves: the largest part of a step."""
+def translator(method: object, crop: int, batch: int) -> tuple[float, float, float]:
+    """The same of the generators' update: the largest part of a step."""
     own, frozen = list(method.networks().values()), list(method.judges.values())
     for module in (*own, *frozen):
         module.to("meta")
@@ -62,12 +65,22 @@ def translator(method: object, crop: int, batch: int) -> tuple[float, float]:
     pairs = method._pairs(0)
     ccd = pairs if method.run.ccd else []
     weights = storages(own + frozen)
-    with saved(weights) as kept:
+    with saved(weights) as kept, FlopCounterMode(display=False) as counter:
         made, terms = method._generate(x, meta(batch, 3, crop, crop), ccd)
         terms |= method._fool(made, pairs if method.run.sad else [], ccd)
         if method.run.semantic != "none":
             terms |= method._semantic(x, made.adapted)
-    return trained(own, frozen), sum(s.nbytes() for s in kept.values()) / GIB
+    return trained(own, frozen), size(kept), tera(counter)
+
+
+def size(kept: dict[int, torch.UntypedStorage]) -> float:
+    """GiB of these storages."""
+    return sum(storage.nbytes() for storage in kept.values()) / GIB
+
+
+def tera(forward: FlopCounterMode) -> float:
+    """TFLOP of a step whose forward pass was counted."""
+    return 3 * forward.get_total_flops() / 1e12
 
 
 def meta(*shape: int) -> torch.Tensor:
@@ -83,11 +96,19 @@ def main() -> None:
     for name in ("segmenter", "drn26"):
         for batch in (8, 4, 2, 1):
             net = segmentation.build(getattr(params.networks, name))
-            print(name, batch, "{:.1f} + {:.1f} GiB".format(*segmenter(net, (600, 1080), batch)))
+            print(
+                name,
+                batch,
+                "{:.1f} + {:.1f} GiB, {:.1f} TFLOP".format(*segmenter(net, (600, 1080), batch)),
+            )
     for names in (["one"], ["one", "two"]):
         for batch in (4, 2, 1):
             method = steps.sources(params, 400, names)
-            print(len(names), batch, "{:.1f} + {:.1f} GiB".format(*translator(method, 400, batch)))
+            print(
+                len(names),
+                batch,
+                "{:.1f} + {:.1f} GiB, {:.1f} TFLOP".format(*translator(method, 400, batch)),
+            )
 
 
 if __name__ == "__main__":
