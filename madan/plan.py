@@ -194,10 +194,7 @@ def _try(artefact: Artefact, seconds: float, barrier: Any, answers: Any, begun: 
         graph = Graph(config.load())
         graph.promise(artefact)  # Every command works it out.
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
-            made = time.time()
             do, samples, per, weights = _job(graph, artefact, Path(scratch))
-            if artefact.kind in ("verified", "prepared"):
-                begun += time.time() - made  # The pair was drawn for the trial alone.
             do(samples[0])
             first, done = time.time() - begun, 0
             barrier.wait()
