@@ -65,8 +65,10 @@ def test_what_a_step_saves_is_counted_once_and_by_hand(table):
     import memory
     import torch
 
-    stays, kept = memory.segmenter(torch.nn.Conv2d(3, 19, 1), (6, 8), 2)
+    stays, kept, tera = memory.segmenter(torch.nn.Conv2d(3, 19, 1), (6, 8), 2)
     weights = 3 * 19 + 19
     assert stays * 2**30 == pytest.approx(16 * weights)
     # Input of the convolution, its log-softmax, labels, and the number of them.
     assert kept * 2**30 == pytest.approx(2 * 6 * 8 * (3 * 4 + 19 * 4 + 8) + 4)
+    # A product and a sum for every weight of the kernel and pixel, forward and twice backward.
+    assert tera * 1e12 == pytest.approx(3 * 2 * 3 * 19 * 2 * 6 * 8)
