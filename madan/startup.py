@@ -1,6 +1,6 @@
 """How a process of the command line keeps memory: quicker, with the same results.
 
-Both settings are the process's, so they are for `cli.main` alone, before torch is imported.
+Both settings are the whole process's, so they are for one that is ours, before torch is imported.
 """
 
 import atexit
