@@ -1,49 +1,66 @@
 # params.yaml says which runs exist; here Snakemake works out what has to be made for them.
 include: "workflow/rules/graph.smk"
-include: "workflow/rules/records.smk"
+include: "workflow/rules/snakemake.smk"
+
+
+# Names from params.yaml, and a step of a translator. Whatever else a target holds matches no rule.
+NAME = "[a-z0-9][a-z0-9-]*"
 
 
 wildcard_constraints:
     scale=GRAPH.params.scale,
     kind="segmenters|adaptations|translators|released",
-    domain="[^/]+",
-    run="[^/]+",
-    source="[^/]+",
     split="train|val|test",
     seed=r"\d+",
+    shard=r"\d+",
+    shards=r"\d+",
+    size=r"\d+x\d+",
+    domain=NAME,
+    source=NAME,
+    run=NAME,
+    translator=NAME + r"(@\d+)?",
+    imported=NAME,
+    segmenter=NAME,
+    adaptation=NAME,
+    table=NAME,
+    figure=NAME,
 
 
 report: "workflow/report/workflow.rst"
 
 
 onstart:
-    # Its limit of jobs a second has Snakemake look for jobs every second, once more a second for
-    # every job that has ended: a third of a core after 75 jobs.
-    workflow.scheduler.job_rate_limiter = None
+    # The kernel's lock of a process that was killed is free by itself, unlike Snakemake's own lock.
+    RUNNING = hold(
+        Path("state/snakemake.lock"),
+        "another snakemake is at work in this folder: wait until it is done, or stop it.",
+    )
+    look_for_jobs_only_when_one_has_ended()
 
 
 rule all:
+    """Make results/miou.csv, the default table."""
     input:
         "results/miou.csv",
         "results/metrics.json",
 
 
 rule tables:
-    # All tables of params.yaml: the paper's, and miou.csv.
+    """Make all tables of params.yaml: the paper's, and miou.csv."""
     input:
-        [GRAPH.certificate(Artefact("tables", name)) for name in GRAPH.params.tables],
-
-
-rule kept:
-    # Tables and figures that were made by name, as params.yaml has them now.
-    input:
-        [GRAPH.certificate(artefact) for artefact in guard.kept(GRAPH)],
+        certificates(map(artefacts.Table, GRAPH.params.tables)),
 
 
 rule figures:
-    # All of params.yaml's.
+    """Draw all figures of params.yaml."""
     input:
-        [GRAPH.certificate(Artefact("figures", name)) for name in GRAPH.params.figures],
+        certificates(map(artefacts.Figure, GRAPH.params.figures)),
+
+
+rule made_by_name:
+    """Make the tables and figures anew that were once made by name."""
+    input:
+        certificates(staleness.made_by_name(GRAPH)),
 
 
 include: "workflow/rules/data.smk"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madan import batches, labels, losses, parallel, training
-from madan.datasets import Pictures
+from madan.datasets import TrainingSet
 from madan.discriminators import FeatureDiscriminator
 from madan.drn26 import Net
 from madan.mdan import Mdan
@@ -62,8 +62,8 @@ class Adda:
     def __init__(
         self,
         net: Net,
-        sets: Sequence[Pictures],
-        target: Pictures,
+        sets: Sequence[TrainingSet],
+        target: TrainingSet,
         settings: AdaptationTraining,
         network: FeatureDiscriminatorNetwork,
         seed: int,
@@ -127,7 +127,7 @@ class Feat:
     def __init__(
         self,
         task: Supervised,
-        target: Pictures,
+        target: TrainingSet,
         settings: AdaptationTraining,
         network: FeatureDiscriminatorNetwork,
     ):
@@ -173,7 +173,7 @@ class Feat:
 
 
 def build(
-    params: Params, run: Adaptation, net: Net, sets: Sequence[Pictures], target: Pictures,
+    params: Params, run: Adaptation, net: Net, sets: Sequence[TrainingSet], target: TrainingSet,
     steps: int, seed: int,
 ) -> Adda | Feat | Mdan:  # fmt: skip
     """The method of a run; the sets carry labels except for adda, which needs none."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from madan import parallel
-from madan.datasets import Pictures
+from madan.datasets import TrainingSet
 from madan.schema import Refusal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,7 +55,7 @@ def _permutation(seed: int, name: str, epoch: int, count: int) -> np.ndarray:
 
 
 def draw(
-    pictures: Pictures, seed: int, step: int, batch: int, crop: tuple[int, int], flip: bool,
+    pictures: TrainingSet, seed: int, step: int, batch: int, crop: tuple[int, int], flip: bool,
     labelled: bool = False, device: torch.device = CPU,
 ) -> Batch:  # fmt: skip
     """One step's images, and labels where asked for, cropped to (h, w) and mirrored alike.

@@ -1,21 +1,20 @@
 """The command line: one command for each rule, and the same for people."""
 
 import contextlib
-import json
+import importlib
 import os
-import shutil
-import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from madan import assembly, certificates, config, runs, startup
-from madan.graph import Artefact, Graph
-from madan.schema import Refusal
+from madan import config, startup
+from madan.pipeline import artefacts, checks
+from madan.pipeline.graph import JOBS, Graph
+from madan.pipeline.publishing import open_job
+from madan.schema import Refusal, known
 
 app = typer.Typer(
     help="MADAN: multi-source domain adaptation for semantic segmentation. Commands work on the "
@@ -47,7 +46,11 @@ Processes = Annotated[
 ]
 Planned = Annotated[
     str | None,
-    typer.Option(help="Settings and code this was planned with; refused if they are others now."),
+    typer.Option(
+        hidden=True,
+        help="Internal: digest passed by Snakemake; the command stops if settings or code have "
+        "changed since.",
+    ),
 ]
 
 
@@ -60,7 +63,7 @@ def _name(what: str, form: str | None = None) -> typer.models.ArgumentInfo:
 Translation = Annotated[str, _name("One of `translators` in params.yaml, or RUN@STEP.", "RUN")]
 Source = Annotated[str, _name("One of its `sources`.", "SOURCE")]
 Scored = Annotated[str, _name("A run with a segmenter, such as segmenters/pooled.", "KIND/RUN")]
-Split = Annotated[str, _name("A domain and its split.", "DOMAIN-SPLIT")]
+Split = Annotated[str, _name("A domain and its split.", "DOMAIN/SPLIT")]
 
 
 def main() -> None:
@@ -75,23 +78,22 @@ def main() -> None:
         sys.exit(f"madan: {where}{error.strerror or error}.")
 
 
+def _make(address: str, seed: int | None, planned: str | None, **options: Any) -> Any:
+    """Make an artefact by the function of its rule, which takes the inputs by their roles."""
+    job = open_job(address, seed, planned)
+    if job is None:
+        return None
+    module = JOBS[type(job.artefact)]
+    function = getattr(importlib.import_module(f"madan.{module}"), module.rpartition(".")[2])
+    return function(job, **job.roles, **options)
+
+
 @app.command(rich_help_panel=DATA)
 def miniature(
     domain: Annotated[str, _name("One of `domains` in params.yaml.")], planned: Planned = None
 ) -> None:
     """Draw a domain of the miniature world in its native layout: madan miniature gta5"""
-    from madan import native
-
-    graph, artefact, _ = assembly.begin("miniature", domain, 0, planned)
-    drawn = graph.params.miniature
-    layout = graph.params.dataset(domain).layout
-    images = {str(split): count for split, count in drawn.images[domain].items()}
-    look = drawn.looks.get(domain)
-    # Domains that share a layout show other scenes, or the same ones in another look.
-    same = look or domain == layout
-    seed = drawn.seed if same else drawn.seed + zlib.crc32(domain.encode())
-    with graph.publish(artefact) as out:
-        native.write(layout, out, images=images, size=drawn.size, seed=seed, look=look)
+    _make(f"miniature/{domain}", 0, planned)
 
 
 @app.command(rich_help_panel=DATA)
@@ -118,7 +120,9 @@ def verify(
             domain, _, only = name.partition("/")
             with _said(found):
                 for split in [only] if only else _splits(graph, domain):
-                    found.append(_verify(graph, f"{domain}/{split}", quick, jobs, planned))
+                    address = f"verified/{domain}/{split}"
+                    status = _make(address, 0, planned, jobs=jobs, quick=quick)
+                    found.append(status or 0)
     raise typer.Exit(max(found))
 
 
@@ -139,7 +143,8 @@ def _datasets(graph: Graph) -> list[str]:
     found = [name for name, domain in graph.params.domains.items() if not domain.union]
     if graph.params.scale != "miniature":
         return found
-    return [n for n in found if graph.certificate(Artefact("miniature", n)).exists()] or found
+    drawn = [name for name in found if graph.certificate(artefacts.Drawn(name)).exists()]
+    return drawn or found
 
 
 def _splits(graph: Graph, domain: str) -> list[str]:
@@ -152,44 +157,13 @@ def _splits(graph: Graph, domain: str) -> list[str]:
     return layouts.splits(dataset) or ["train"]
 
 
-def _verify(graph: Graph, where: str, quick: bool, jobs: int, planned: str | None) -> int:
-    """Verify one split: show and write its report; certify it where it is usable."""
-    from madan import verify as door
-
-    _, artefact, _ = assembly.begin("verified", where, 0, planned)
-    domain, split = where.split("/")
-    folder, name = graph.folder(artefact), Path("verify", graph.params.scale, where)
-    journal = None if quick else Path("state", f"{name}.jsonl")
-    key = certificates.code_digest(graph.package, "verify") + graph.promise(artefact)[0]
-    dataset = graph.params.dataset(domain)
-    report = door.verify(where, dataset, split, jobs=jobs, quick=quick, journal=journal, key=key)
-    door.show(report)
-    if journal is None:
-        return report.status
-    certificates.write_whole(Path("results", f"{name}.json"), door.as_json(report))
-    if report.status == door.UNUSABLE:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        with graph.publish(artefact) as out:
-            door.write(report, out / "items.json")
-    journal.unlink()
-    return report.status
-
-
 @app.command(rich_help_panel=DATA)
 def prepare(
     shard: Annotated[str, _name("Shards count from 0.", "DOMAIN/SPLIT/SHARD")],
     planned: Planned = None,
 ) -> None:
     """Turn a shard of a dataset into arrays at training size: madan prepare gta5/train/0"""
-    from madan import datasets
-    from madan import verify as door
-
-    graph, artefact, _ = assembly.begin("prepared", shard, 0, planned)
-    name, split, k = shard.split("/")
-    verified = door.read(graph.folder(Artefact("verified", f"{name}/{split}")) / "items.json")
-    with graph.publish(artefact) as out:
-        datasets.prepare(graph.params.dataset(name), split, int(k), verified, out)
+    _make(f"prepared/{shard}", 0, planned)
 
 
 @app.command(rich_help_panel=PIXEL)
@@ -200,45 +174,7 @@ def translate(
     planned: Planned = None,
 ) -> None:
     """Train generators from the sources to the target: madan translate cyclegan-gta5"""
-    from madan import segmentation
-    from madan.translation import Translator
-
-    graph, artefact, seed = assembly.begin("translators", run, seed, planned)
-    params, settings = graph.params, graph.params.translators[run]
-    job = assembly.training_run(graph, artefact, processes)
-    sources = {
-        i: assembly.pictures(graph, i, labelled=settings.task is not None) for i in settings.sources
-    }
-    judges, task, weights = {}, None, None
-    if settings.semantic != "none":
-        judges = {
-            i: assembly.segmenter(graph, params.judge(n), seed) for i, n in settings.judges.items()
-        }
-    if settings.task:
-        start = settings.task.start and f"segmenters/{settings.task.start}"
-        task = (
-            assembly.segmenter(graph, start, seed)
-            if start
-            else assembly.untrained(graph, f"translators/{run}", seed)
-        )
-        weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
-    method = Translator(
-        settings,
-        params.training.translator,
-        params.networks,
-        sources,
-        assembly.pictures(graph, settings.target),
-        steps=job.steps,
-        seed=seed,
-        judges=judges,
-        task=task,
-        class_weights=weights,
-    )
-    method.start(
-        (params.translators[name], assembly.weights(graph, f"translators/{name}", seed))
-        for name in settings.start
-    )
-    assembly.train(graph, artefact, method, job, method.networks(), kept=method.generators)
+    _make(f"translators/{run}", seed, planned, processes=processes)
 
 
 @app.command(rich_help_panel=PIXEL)
@@ -258,29 +194,24 @@ def stylise(
 
     Photos of your own, in their size: madan stylise madan gta5 --images holiday --out stylised
     """
-    from madan import stylisation
-
     if images:
         return _stylise_photos(run, source, seed, images, out)
-    graph, artefact, seed = assembly.begin("stylised", f"{run}/{source}", seed, planned)
-    generator = assembly.generator(graph, run, source, seed)
-    with graph.publish(artefact) as out:
-        precision = graph.params.training.translator.stylise_precision
-        stylisation.stylise(generator, assembly.pictures(graph, source), out, precision)
+    _make(f"stylised/{run}/{source}", seed, planned)
 
 
 def _stylise_photos(run: str, source: str, seed: int | None, images: list[Path], out: Path) -> None:
     from madan import prediction
+    from madan.pipeline.jobs import inputs
 
     graph = Graph(config.load())
-    artefact = Artefact(
-        "stylised", f"{run}/{source}", graph.params.seeds[0] if seed is None else seed
-    )
-    graph.check(artefact)
+    params = graph.params
+    artefact = artefacts.Stylised(run, source, params.seeds[0] if seed is None else seed)
+    checks.check(artefact, params)
     found = prediction.photos(images)
-    generator = assembly.generator(graph, run, source, artefact.seed)
-    precision = graph.params.training.translator.stylise_precision
-    prediction.stylise(generator, found, out, graph.params.export, precision)
+    [[trained]] = graph.roles(artefact)["translator"].values()
+    generator = inputs.generator(graph, trained, source, artefact.step, artefact.seed)
+    precision = params.training.translator.stylise_precision
+    prediction.stylise(generator, found, out, params.export, precision)
     print(f"written: {len(found)} images in {out}")
 
 
@@ -301,19 +232,38 @@ def predict(
 
     Writes overlays, Cityscapes label ids in each photo's size, and a mosaic of the first ones.
     """
-    from madan import prediction, training
+    from madan import prediction
+    from madan.pipeline.jobs import inputs
 
     graph = Graph(config.load())
     params, found = graph.params, prediction.photos(photos)
-    weights = assembly.model(graph, model)
-    assembly.take_gpus()
-    training.begin(0, params.training.threads)
+    weights = _weights(graph, model)
+    inputs.start_process(params, 0)
     net = prediction.segmenter(weights)
     if height is None:
         height = params.dataset(params.tables["miou"].target).size[0]
     precision = params.training.segmenter.precision
     prediction.predict(net, found, out, height, params.export, precision)
     print(f"written: labelIds, overlay and mosaic.png of {len(found)} photos in {out}")
+
+
+def _weights(graph: Graph, name: str) -> Path:
+    """Return the weights that a row of a table, a run or a file names; of seeds the first."""
+    from madan.pipeline.jobs import inputs
+
+    if name.endswith(".safetensors"):
+        return Path(name)
+    tables = graph.params.tables
+    # Where several tables have a row of that name, miou's is meant.
+    shown = [row for table in [*tables.values(), tables["miou"]] for row in table.rows]
+    rows = {row.row: row.run for row in shown}
+    runs = [
+        f"{kind}/{run}"
+        for kind in ("segmenters", "adaptations", "released")
+        for run in getattr(graph.params, kind)
+    ]
+    known("--model", name, [*rows, *runs])
+    return inputs.weights(graph, artefacts.parse(rows.get(name, name), graph.params.seeds[0]))
 
 
 @app.command(rich_help_panel=SEGMENTERS)
@@ -324,15 +274,7 @@ def segment(
     planned: Planned = None,
 ) -> None:
     """Train a segmenter on labelled sets: madan segment source-gta5"""
-    from madan import segmentation
-
-    graph, artefact, seed = assembly.begin("segmenters", run, seed, planned)
-    params, settings = graph.params, graph.params.segmenters[run]
-    job = assembly.training_run(graph, artefact, processes)
-    net = assembly.start(graph, f"segmenters/{run}", seed)
-    sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
-    method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
-    assembly.train(graph, artefact, method, job, method.modules)
+    _make(f"segmenters/{run}", seed, planned, processes=processes)
 
 
 @app.command(rich_help_panel=SEGMENTERS)
@@ -343,31 +285,13 @@ def adapt(
     planned: Planned = None,
 ) -> None:
     """Align a segmenter's features with the target's: madan adapt madan"""
-    from madan import adaptation
-
-    graph, artefact, seed = assembly.begin("adaptations", run, seed, planned)
-    params, settings = graph.params, graph.params.adaptations[run]
-    job = assembly.training_run(graph, artefact, processes)
-    net = assembly.start(graph, f"adaptations/{run}", seed)
-    labelled = settings.method != "adda"
-    sets = [assembly.pictures(graph, i, seed, labelled=labelled) for i in params.sets(settings)]
-    target = assembly.pictures(graph, settings.target)
-    method = adaptation.build(params, settings, net, sets, target, job.steps, seed)
-    checks = [method.check] if isinstance(method, adaptation.Adda) else []
-    assembly.train(graph, artefact, method, job, {"F": net}, *checks)
+    _make(f"adaptations/{run}", seed, planned, processes=processes)
 
 
 @app.command(rich_help_panel=SHOWN)
 def evaluate(run: Scored, on: Split, seed: Seed = None, planned: Planned = None) -> None:
-    """Score a segmenter on a split: madan evaluate segmenters/pooled cityscapes-val"""
-    from madan import evaluation
-
-    graph, artefact, seed = assembly.begin("scores", f"{run}/{on}", seed, planned)
-    net, pictures, protocol = assembly.to_predict(graph, run, on, seed)
-    batch, precision = graph.params.evaluation.batch, graph.params.training.segmenter.precision
-    confusion = evaluation.evaluate(net, pictures, batch, precision)
-    with graph.publish(artefact) as out:
-        evaluation.write(out / "score.json", confusion, protocol)
+    """Score a segmenter on a split: madan evaluate segmenters/pooled cityscapes/val"""
+    _make(f"scores/{run}/{on}", seed, planned)
 
 
 @app.command(rich_help_panel=SHOWN)
@@ -379,27 +303,16 @@ def table(
     planned: Planned = None,
 ) -> None:
     """Collect the scores of a table of params.yaml: madan table ablation --partial"""
-    from madan import pages, tables
-
     if partial:
-        graph = Graph(config.load())
-        graph.check(Artefact("tables", name))
-        made = tables.lines(assembly.scores(graph, name))
-        print(pages.files(made, name, graph.params)["md"], end="")
+        from madan.pipeline.jobs import table as job
+
+        graph, artefact = Graph(config.load()), artefacts.Table(name)
+        checks.check(artefact, graph.params)
+        print(job.partial(graph, artefact), end="")
         return
-    graph, artefact, _ = assembly.begin("tables", name, 0, planned)
-    found = assembly.scores(graph, name)
-    made, paths = tables.lines(found), graph.pages(name)
-    texts = pages.files(made, name, graph.params)
-    for key, path in paths.items():
-        certificates.write_whole(path, texts[key])
-    if name == "miou":
-        text = json.dumps(tables.metrics(found), indent=1) + "\n"
-        certificates.write_whole(paths["csv"].with_name("metrics.json"), text)
-    certificates.write_whole(
-        graph.certificate(artefact), graph.certify(artefact, paths["csv"].parent, paths.values())
-    )
-    print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
+    made = _make(f"tables/{name}", 0, planned)
+    if made is not None:
+        print(made[["row", "seed", "miou19", "miou16", "miou13"]].to_string(index=False))
 
 
 @app.command(rich_help_panel=SHOWN)
@@ -407,11 +320,7 @@ def figure(
     name: Annotated[str, _name("One of `figures` in params.yaml.")], planned: Planned = None
 ) -> None:
     """Draw a figure of params.yaml: madan figure translation"""
-    from madan import figures, gallery
-
-    graph, artefact, _ = assembly.begin("figures", name, 0, planned)
-    with graph.publish(artefact) as out:
-        figures.save(gallery.draw(graph, name), out / "figure.png")
+    _make(f"figures/{name}", 0, planned)
 
 
 @app.command("import", rich_help_panel=DATA)
@@ -433,25 +342,15 @@ def import_(
         out, report = path.with_suffix(".safetensors"), path.with_suffix(".json")
         released.bring(what, None, networks, as_released, out, report)
         return
-    graph, artefact, _ = assembly.begin("released", what, 0, planned)
-    entry = graph.params.released[what]
-    with graph.publish(artefact) as out:
-        released.bring(
-            entry.file,
-            entry.network,
-            graph.params.networks,
-            entry.as_released or as_released,
-            out / "weights.safetensors",
-            out / "report.json",
-        )
+    _make(f"released/{what}", 0, planned, as_released=as_released)
 
 
 @app.command(rich_help_panel=STANDING)
 def check() -> None:
     """Refuse results that are not what params.yaml and the package say now: madan check"""
-    from madan import guard
+    from madan.pipeline import staleness
 
-    guard.check(Graph(config.load()))
+    staleness.check(Graph(config.load()))
 
 
 @app.command(rich_help_panel=STANDING)
@@ -461,19 +360,13 @@ def vouch(
         bool, typer.Option(help="You know that other code made no difference.")
     ] = False,
 ) -> None:
-    """Check results byte by byte and have Snakemake record them: madan vouch results"""
-    from madan import guard
+    """Check results byte by byte; accept a change of code that alters none: madan vouch results"""
+    from madan.pipeline import acceptance
 
     graph = Graph(config.load())
-    found = guard.below(graph, paths)
-    guard.vouch(graph, found, code)
-    certified = [str(graph.certificate(artefact)) for artefact in found]
-    # Made with today's settings from what lies there: now Snakemake records it as just that.
-    quiet = ["--quiet", "host", "progress", "rules", "reason"]
-    touch = ["snakemake", "--touch", "--force", "--cores", "1", *quiet, "--", *certified]
-    if subprocess.run(touch).returncode:
-        raise Refusal("snakemake could not record what was vouched for; its message stands above.")
-    print("\n".join(f"vouched: {path}" for path in certified))
+    found = acceptance.below(graph, paths)
+    acceptance.accept(graph, found, code)
+    print("\n".join(f"vouched: {graph.certificate(artefact)}" for artefact in found))
 
 
 @app.command(rich_help_panel=STANDING)
@@ -486,11 +379,11 @@ def plan(
 
     The first time every kind of job is tried for some seconds; then what it cost is remembered.
     """
-    from madan import plan as ahead
+    from madan.pipeline import estimate as ahead
 
     graph, tables = Graph(config.load()), tables or ["miou"]
     for name in tables:
-        graph.check(Artefact("tables", name))
+        checks.check(artefacts.Table(name), graph.params)
     ahead.show(graph, ahead.lines(graph, tables, jobs, seconds), jobs)
 
 
@@ -502,7 +395,7 @@ def status(
     from madan import status as standing
 
     graph = Graph(config.load())
-    graph.check(Artefact("tables", table))
+    checks.check(artefacts.Table(table), graph.params)
     standing.show(standing.lines(graph, table), graph)
 
 
@@ -522,48 +415,10 @@ def export_stylised(
     run: Translation, source: Source, seed: Seed = None, planned: Planned = None
 ) -> None:
     """Stylise a source's raw images as a release: madan export stylised madan gta5"""
-    from madan import checkpoints, export
-    from madan import verify as door
-
-    graph, artefact, seed = assembly.begin("releases", f"{run}/{source}", seed, planned)
-    params, translator = graph.params, runs.translator(graph.params, "the command line", run)
-    settings, code = graph.promise(artefact)
-    story = {
-        "run": run,
-        "translator": translator.model_dump(),
-        "source": source,
-        "target": translator.target,
-        "seed": seed,
-        "scale": params.scale,
-        "step": checkpoints.story(assembly.weights(graph, f"translators/{run}", seed))["step"],
-        **graph.settings(artefact),
-        "settings": settings,
-        "code": code,
-    }
-    members = []
-    for name in params.members(source):
-        verified = graph.folder(Artefact("verified", f"{name}/train")) / "items.json"
-        members.append(export.Member(name, params.dataset(name), door.read(verified)))
-    generator, target = (
-        assembly.generator(graph, run, source, seed),
-        params.dataset(translator.target),
-    )
-    precision = params.training.translator.stylise_precision
-    with graph.publish(artefact) as out:
-        export.release(generator, members, target, out, precision, params.export, story)
-    print(f"written: {graph.folder(artefact)}")
+    _make(f"releases/{run}/{source}", seed, planned)
 
 
 @exports.command("predictions")
 def export_predictions(run: Scored, on: Split, seed: Seed = None, planned: Planned = None) -> None:
-    """Write label ids and overlays: madan export predictions segmenters/pooled cityscapes-val"""
-    from madan import export
-
-    graph, artefact, seed = assembly.begin("predictions", f"{run}/{on}", seed, planned)
-    net, pictures, protocol = assembly.to_predict(graph, run, on, seed)
-    batch, precision = graph.params.evaluation.batch, graph.params.training.segmenter.precision
-    settings, code = graph.promise(artefact)
-    protocol |= {"settings": settings, "code": code}
-    with graph.publish(artefact) as out:
-        export.predictions(net, pictures, batch, precision, out, protocol)
-    print(f"written: {graph.folder(artefact)}")
+    """Write label ids and overlays: madan export predictions segmenters/pooled cityscapes/val"""
+    _make(f"predictions/{run}/{on}", seed, planned)

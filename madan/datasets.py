@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -178,6 +178,32 @@ def array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[Array], obje
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         yield lambda rows: file.write(np.ascontiguousarray(rows, np.uint8).data)
+
+
+class ImageSet(Protocol):
+    """Images [h, w, 3] uint8 with train ids [H, W] uint8, as prediction reads them."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+
+    def image(self, index: int) -> Array:
+        """Return an image [h, w, 3] uint8."""
+
+    def label(self, index: int) -> Array:
+        """Return train ids [H, W] uint8."""
+
+
+class TrainingSet(ImageSet, Protocol):
+    """An image set as training reads it: by name, by shard, and with the pixels of each class."""
+
+    name: str
+
+    def pixels(self) -> Array:
+        """Return the labelled pixels of each class, int64 [19]."""
+
+    @property
+    def shards(self) -> list[Array]:
+        """The images [N, h, w, 3] of every shard."""
 
 
 class Pictures:

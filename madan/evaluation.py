@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from madan import batches, labels, scores, training
-from madan.datasets import Pictures
+from madan.datasets import ImageSet
 from madan.drn26 import Net
 from madan.progress import Meter
 
 
-def evaluate(net: Net, pictures: Pictures, batch: int, precision: str) -> np.ndarray:
+def evaluate(net: Net, pictures: ImageSet, batch: int, precision: str) -> np.ndarray:
     """Confusion matrix int64 [19, 19] of F's predictions, scores resized to each label's size."""
     total = np.zeros((len(labels.CLASSES),) * 2, np.int64)
     for row, score in scored(net, pictures, batch, precision):
@@ -26,7 +26,7 @@ def evaluate(net: Net, pictures: Pictures, batch: int, precision: str) -> np.nda
 
 @torch.inference_mode()
 def scored(
-    net: Net, pictures: Pictures, batch: int, precision: str
+    net: Net, pictures: ImageSet, batch: int, precision: str
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """The row of every picture and its scores [19, h, w], fp32, of F without dropout."""
     net.eval()

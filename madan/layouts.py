@@ -233,6 +233,20 @@ def listing(dataset: Dataset, split: str) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
+def raw_files(dataset: Dataset, split: str) -> list[Path]:
+    """Return all files that a split is made from, sorted; none without a folder."""
+    found = [
+        Path(path)
+        for pattern in form(dataset, split)[:2]
+        for path, _ in _walk(_parts(dataset.root, pattern)[0])
+        if path.endswith(_parts(dataset.root, pattern)[1])
+    ]
+    by_file = dataset.splits == "given" and of(dataset).split_file
+    if by_file and (dataset.root / by_file).is_file():
+        found.append(dataset.root / by_file)
+    return sorted(set(found))
+
+
 def strays(dataset: Dataset, split: str) -> list[Path]:
     """Images beside the pairs whose suffix is not quite that of the layout."""
     found = []

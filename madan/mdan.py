@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from madan import losses, parallel, training
-from madan.datasets import Pictures
+from madan.datasets import TrainingSet
 from madan.discriminators import SourceDiscriminators, reverse
 from madan.schema import MdanTraining, SourceDiscriminatorsNetwork
 from madan.segmentation import Supervised
@@ -21,7 +21,7 @@ class Mdan:
     def __init__(
         self,
         task: Supervised,
-        target: Pictures,
+        target: TrainingSet,
         settings: MdanTraining,
         network: SourceDiscriminatorsNetwork,
     ):

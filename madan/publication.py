@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
-from madan import guard
-from madan.graph import Artefact, Graph
+from madan.pipeline import artefacts
+from madan.pipeline.graph import Graph
+from madan.pipeline.staleness import Staleness
 from madan.schema import Refusal
 
 BYTES = 3_000_000
@@ -19,20 +20,23 @@ def publish(graph: Graph, out: Path) -> list[Path]:
     """
     if graph.params.scale != "miniature":
         raise Refusal(f"scale is {graph.params.scale}; what is published is of scale: miniature.")
-    figures = {name: Artefact("figures", name) for name in graph.params.figures}
-    behind = graph.ancestry([Artefact("tables", "miou"), *figures.values()])
-    wrong = [str(graph.certificate(each)) for each in behind if not guard.sound(graph, each)]
+    figures = {name: artefacts.Figure(name) for name in graph.params.figures}
+    is_current = Staleness(graph).is_current
+    wrong = [
+        str(each) for each in (artefacts.Table("miou"), *figures.values()) if not is_current(each)
+    ]
     if wrong:
         raise Refusal(
-            f"these are not what params.yaml and the package say now: {' '.join(wrong)}; make them "
-            "first: snakemake results/miou.csv figures"
+            f"these are missing or out of date: {', '.join(wrong)}; make them first: "
+            "snakemake results/miou.csv figures"
         )
-    table = graph.table("miou")
+    table = artefacts.Table("miou").csv
     found = {f"{name}.png": graph.folder(each) / "figure.png" for name, each in figures.items()}
     found |= {path.name: path for path in (table, table.with_name("metrics.json"))}
     for name in graph.params.tables:
-        if name != "miou" and _finished(graph, name):
-            pages = [page for page in graph.pages(name).values() if page.suffix != ".tex"]
+        made = artefacts.Table(name)
+        if name != "miou" and is_current(made):
+            pages = [page for page in made.pages.values() if page.suffix != ".tex"]
             found |= {str(page.relative_to(table.parent)): page for page in pages}
     total = sum(path.stat().st_size for path in found.values())
     if total > BYTES:
@@ -42,8 +46,3 @@ def publish(graph: Graph, out: Path) -> list[Path]:
     for name in found:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copyfile(path, out / name)) for name, path in found.items()]
-
-
-def _finished(graph: Graph, table: str) -> bool:
-    behind = graph.ancestry([Artefact("tables", table)])
-    return all(guard.sound(graph, each) for each in behind)

@@ -19,10 +19,11 @@ from rich.table import Table
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from madan import certificates, checkpoints, labels
+from madan import checkpoints, labels
 from madan.checkpoints import KEY, architecture, describe
 from madan.drn26 import DRN26
 from madan.fcn8s import FCN8s
+from madan.files import write_whole
 from madan.generator import Generator
 from madan.schema import Networks, Refusal
 
@@ -76,7 +77,7 @@ def bring(
         "step": None,
     }
     show(lines)
-    certificates.write_whole(report, as_json(story, lines))
+    write_whole(report, as_json(story, lines))
     accept(file, kind, lines)
     fresh = out.with_name(f".{out.name}.new")
     named = {f"{NAMES[kind]}.{key}": value for key, value in weights.items()}

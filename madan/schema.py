@@ -294,6 +294,10 @@ class Resources(Model):
     """What the jobs of each rule need; no result depends on it."""
 
     longest: Count | None = Field(None, description="minutes, the longest job that a site allows")
+    gres: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_:-]+$",
+        description="name of GPUs (NAME or NAME:TYPE) where Slurm accepts only --gres=NAME:N",
+    )  # fmt: skip
     miniature: Need
     verify: Need
     prepare: Need
@@ -304,7 +308,7 @@ class Resources(Model):
     evaluate: Need
     release: Need
     predictions: Need
-    released: Need
+    import_weights: Need
 
 
 class Export(Model):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from madan import batches, labels, losses, parallel, training
-from madan.datasets import Pictures
+from madan.datasets import TrainingSet
 from madan.drn26 import DRN26, Net
 from madan.fcn8s import FCN8s
 from madan.schema import Drn26Network, SegmenterNetwork, SegmenterTraining
@@ -18,7 +18,7 @@ class Supervised:
     def __init__(
         self,
         net: Net,
-        sets: Sequence[Pictures],
+        sets: Sequence[TrainingSet],
         settings: SegmenterTraining,
         steps: int,
         seed: int,
@@ -69,7 +69,7 @@ class Supervised:
             scores, features = self.net.forward_features(batches.imagenet(images))
         return scores.float(), features.float()
 
-    def unlabelled(self, pictures: Pictures, step: int) -> Tensor:
+    def unlabelled(self, pictures: TrainingSet, step: int) -> Tensor:
         """A set's images [B, 3, h, w] for a step: as many as F learns from, and treated alike."""
         settings = self.settings
         drawn = batches.draw(
@@ -113,7 +113,7 @@ def shares(batch: int, sets: int) -> list[int]:
     return [batch // sets + (k < batch % sets) for k in range(sets)]
 
 
-def class_weights(sets: Sequence[Pictures], settings: SegmenterTraining) -> Tensor | None:
+def class_weights(sets: Sequence[TrainingSet], settings: SegmenterTraining) -> Tensor | None:
     """Weights [19] of the classes in L_task, from the sets' labels; None where all weigh 1."""
     if settings.class_weights is None:
         return None

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.patches import Rectangle
 
 from madan.figures import COLOURS
-from madan.graph import Graph
-from madan.schema import Figure, Params, Translator, started
+from madan.pipeline.graph import Graph
+from madan.runs import pretrained
+from madan.schema import Figure, Params
 
 Arrow = tuple[int, int]  # from a box to a box
 # Kinds of artefacts in their order: in words, the command that makes them, colour.
@@ -68,10 +69,10 @@ def boxes(graph: Graph, figure: Figure) -> tuple[list[Step], dict[Arrow, str], i
     place = {f"{kind}/{name}": k for k, (_, kind) in enumerate(order) for name in found[order[k]]}
     words: dict[Arrow, str] = {}
     for address, inputs in behind.items():
-        for other in inputs:
+        for other, role in inputs.items():
             arrow = place[other], place[address]
             if arrow[0] < arrow[1]:
-                words[arrow] = words.get(arrow) or _word(graph.params, address, other)
+                words[arrow] = words.get(arrow) or _word(graph.params, address, other, role)
     scores = [kind for _, kind in order].index("scores")
     kept = {a: w for a, w in words.items() if w or a[1] == scores or not _implied(words, *a)}
     return [_step(*box, found[box]) for box in order], kept, scores
@@ -82,7 +83,7 @@ def _step(depth: int, kind: str, names: list[str]) -> Step:
     if kind == "segmenters":
         title += " on stylised sources" if depth else " on images as they are"
     if kind == "scores":  # Of many runs, all on one split of the target.
-        title = f"{title} on {names[0].split('/')[2]}"
+        title = f"{title} on {' '.join(names[0].split('/')[2:])}"
         names = list(dict.fromkeys(name.split("/")[1] for name in names))
     return Step(title, names, command, _stage(depth, kind), colour)
 
@@ -94,19 +95,16 @@ def _stage(depth: int, kind: str) -> str:
     return STAGES[last if depth > 1 else first].replace(": ", again, 1)
 
 
-def _word(params: Params, address: str, other: str) -> str:
-    """Which network goes on, or judges, where a run stands on another run; else nothing."""
-    kind, name = address.split("/", 1)
-    if kind not in ("translators", "segmenters", "adaptations"):
+def _word(params: Params, address: str, other: str, role: str) -> str:
+    """Which network goes on, or judges, where a run is made from another run; else nothing."""
+    if other.startswith("released/") and other == pretrained(params, address):
         return ""
-    run, translated = params.run(kind, name), other.startswith("translators/")
-    if not isinstance(run, Translator):
-        return ("$F_A$ goes on" if translated else "$F$ goes on") if other in started(run) else ""
-    if other in map(params.judge, run.judges.values()):
-        return "$F_i$ judge"
-    if run.task and other == f"segmenters/{run.task.start}":
-        return "$F$ becomes $F_A$"
-    return "$G_i$ go on" if translated else ""
+    if address.startswith("translators/"):
+        words = {"judges": "$F_i$ judge", "task": "$F$ becomes $F_A$", "start": "$G_i$ go on"}
+        return words.get(role, "")
+    if role != "start":
+        return ""  # So it is of all that is no training run.
+    return "$F_A$ goes on" if other.startswith("translators/") else "$F$ goes on"
 
 
 def _implied(arrows: Collection[Arrow], start: int, end: int) -> bool:

@@ -1,16 +1,18 @@
 """Status: what of a table is done, running, waiting or stale, and in plain words why. No torch."""
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from madan import certificates, guard
-from madan.graph import MODULES, Artefact, Graph
+from madan.pipeline import artefacts
+from madan.pipeline.artefacts import Artefact
+from madan.pipeline.graph import Graph
+from madan.pipeline.publishing import LOCKS
+from madan.pipeline.staleness import Staleness
 
-SINGLY = ("translators", "segmenters", "adaptations", "tables")
+SINGLY = (*artefacts.Trained.__args__, artefacts.Table)  # A line each in the overview.
 WORDS = {"done": "green", "running": "cyan", "next": "yellow", "waiting": "default", "stale": "red"}
 
 
@@ -23,10 +25,10 @@ class Line(NamedTuple):
 
 
 def lines(graph: Graph, table: str) -> list[Line]:
-    """All that a table needs, upstream first."""
-    held, found = _locks(), dict[Artefact, Line]()
-    for artefact in graph.ancestry([Artefact("tables", table)]):
-        found[artefact] = Line(artefact, *_state(graph, artefact, found, held))
+    """All that a table needs, inputs first."""
+    locks, staleness, found = _locks(), Staleness(graph), dict[Artefact, Line]()
+    for artefact in graph.ancestry([artefacts.Table(table)]):
+        found[artefact] = Line(artefact, *_state(staleness, artefact, found, locks))
     return list(found.values())
 
 
@@ -38,10 +40,10 @@ def show(found: list[Line], graph: Graph) -> None:
     shown = Table("", "state", "")
     groups: dict[str, list[Line]] = {}
     for line in found:
-        kind, name, seed = line.artefact
-        several = len(graph.params.every_seed) > 1 and kind != "tables"
-        single = f"{kind}/{name}" + (f" seed {seed}" if several else "")
-        groups.setdefault(single if kind in SINGLY else kind, []).append(line)
+        artefact = line.artefact
+        single = str(artefact) if len(graph.params.every_seed) > 1 else artefact.address
+        name = single if isinstance(artefact, SINGLY) else artefact.kind
+        groups.setdefault(name, []).append(line)
     for group, of_group in groups.items():
         first = min(of_group, key=lambda line: list(WORDS)[::-1].index(line.state))
         done = sum(line.state == "done" for line in of_group)
@@ -53,58 +55,27 @@ def show(found: list[Line], graph: Graph) -> None:
 
 
 def _state(
-    graph: Graph, artefact: Artefact, found: Mapping[Artefact, Line], held: set[tuple[int, int]]
-) -> tuple[str, str]:
-    if _held(Path("state/locks", graph.folder(artefact)), held):
+    staleness: Staleness, artefact: Artefact, found: Mapping[Artefact, Line],
+    locks: set[tuple[int, int]],
+) -> tuple[str, str]:  # fmt: skip
+    graph = staleness.graph
+    if _is_locked(LOCKS / graph.folder(artefact), locks):
         return "running", _progress(graph, artefact)
-    behind = [found[other] for other in graph.inputs(artefact)]
-    open_ones = [line for line in behind if line.state != "done"]
-    if graph.certificate(artefact).exists():
-        if guard.sound(graph, artefact) and not open_ones:
-            return "done", ""
-        return "stale", _reason(graph, artefact, open_ones)
-    if open_ones:
-        return "waiting", f"for {_called(open_ones[0].artefact)}, {open_ones[0].state}"
-    return "next", "all that it needs is there"
-
-
-def _reason(graph: Graph, artefact: Artefact, open_ones: list[Line]) -> str:
-    """Why it would be made again."""
-    if open_ones:
-        first = open_ones[0]
-        why = "is missing" if first.state in ("next", "waiting") else f"is {first.state}"
-        return f"follows {_called(first.artefact)}, which {why}"
-    said, (settings, code) = certificates.read(graph.certificate(artefact)), graph.promise(artefact)
-    told = _story(graph.folder(artefact) / "weights.safetensors")
-    if said["settings"] != settings:
-        was, now = _flat(told.get("settings", {})), _flat(graph.settings(artefact))
-        changed = [key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)]
-        if not was or not changed:
-            return "params.yaml says something else of it than when it was made"
-        words = (
-            f"{key} was {was.get(key, 'not there')}, is {now.get(key, 'gone')}" for key in changed
-        )
-        return "settings: " + "; ".join(words)
-    if said["code"] != code:
-        modules = certificates.module_digests(graph.package, *MODULES[artefact.kind])
-        before = told.get("modules", {})
-        others = [name for name in sorted(modules) if before.get(name) != modules[name]]
-        if before and others:
-            return f"code: {', '.join(f'{name}.py' for name in others)} changed"
-        return f"code: a module behind {' or '.join(MODULES[artefact.kind])} changed"
-    if guard.outdated(graph, artefact):
-        return "was made from other files than lie there now"
-    return "files of it are missing"
-
-
-def _called(artefact: Artefact) -> str:
-    return f"{artefact.kind}/{artefact.name}"
+    unfinished = [found[other] for other in graph.inputs(artefact) if found[other].state != "done"]
+    reason = staleness.reason(artefact)
+    if reason is None:
+        return "done", ""
+    if reason.why == "missing" and unfinished:
+        return "waiting", f"for {unfinished[0].artefact.address}, {unfinished[0].state}"
+    if reason.why == "missing":
+        return "next", "all that it needs is there"
+    return "stale", reason.text
 
 
 def _progress(graph: Graph, artefact: Artefact) -> str:
     """Where a running job is, as the last line of its log tells."""
-    kind, name, seed = artefact
-    log = Path("logs", graph.params.scale, kind, name, f"seed{seed}.log")
+    folder = graph.folder(artefact).relative_to(Path("results", graph.params.scale))
+    log = Path("logs", graph.params.scale, folder).with_suffix(".log")
     told = re.findall(r": (\d+/\d+) .*?(\d+) s left", log.read_text()) if log.exists() else []
     return f"{told[-1][0]}, {int(told[-1][1])} s left" if told else "just begun"
 
@@ -119,29 +90,8 @@ def _locks() -> set[tuple[int, int]]:
     return {(os.makedev(int(a, 16), int(b, 16)), int(inode)) for a, b, inode in told}
 
 
-def _held(lock: Path, held: set[tuple[int, int]]) -> bool:
+def _is_locked(lock: Path, locks: set[tuple[int, int]]) -> bool:
     if not lock.is_file():
         return False
     there = lock.stat()
-    return (there.st_dev, there.st_ino) in held
-
-
-def _story(weights: Path) -> dict[str, Any]:
-    """What a weights file says of itself; nothing where there is none or it cannot be read."""
-    try:
-        with weights.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return dict(json.loads(header["__metadata__"]["madan"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                yield from walk(inner, f"{key}.{name}" if key else name)
-        else:
-            yield key, list(value) if isinstance(value, tuple) else value
-
-    return dict(walk(settings, ""))
+    return (there.st_dev, there.st_ino) in locks

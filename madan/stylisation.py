@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from madan import batches, training
-from madan.datasets import Pictures, array
+from madan.datasets import TrainingSet, array
 from madan.progress import Meter
 
 BATCH = 8
@@ -20,7 +20,7 @@ GRID = 4
 
 
 @torch.inference_mode()
-def stylise(generator: torch.nn.Module, source: Pictures, out: Path, precision: str) -> None:
+def stylise(generator: torch.nn.Module, source: TrainingSet, out: Path, precision: str) -> None:
     """Write x'_i = G_i(x_i) of every shard as out/<k>/images.npy [N, h, w, 3] uint8, rounded."""
     generator.eval()
     meter, done = Meter("stylise", len(source), every=60), 0

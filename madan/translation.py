@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from madan import batches, checkpoints, losses, parallel, training
-from madan.datasets import Pictures
+from madan.datasets import TrainingSet
 from madan.discriminators import ImagePool, PatchGAN
 from madan.drn26 import Net
 from madan.generator import Generator
@@ -49,8 +49,8 @@ class Translator:
         run: Run,
         settings: TranslatorTraining,
         networks: Networks,
-        sources: Mapping[str, Pictures],
-        target: Pictures,
+        sources: Mapping[str, TrainingSet],
+        target: TrainingSet,
         *,
         steps: int,
         seed: int,

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from madan import datasets, labels, layouts
-from madan.certificates import write_whole
 from madan.datasets import NotIds, Verified
+from madan.files import write_whole
 from madan.layouts import UNKNOWN, Item, Layout, Values
 from madan.progress import Meter
 from madan.schema import Dataset, Refusal
@@ -399,9 +399,13 @@ def read(path: Path) -> Verified:
         pairs = {name: (image, label) for name, (image, label) in said["pairs"].items()}
         return Verified(pairs, dict(said["excluded"]))
     except FileNotFoundError:
-        raise Refusal(f"{path} not found: make it with snakemake {path.parent}/digest") from None
+        raise Refusal(
+            f"{path} not found: make it with snakemake {path.parent}/certificate.json"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
+        raise Refusal(
+            f"{path} is damaged ({error}): run snakemake again, which makes it anew."
+        ) from None
 
 
 def as_json(report: Report) -> str:

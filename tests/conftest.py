@@ -18,7 +18,9 @@ from ruamel.yaml import YAML
 
 from madan import config
 from madan.datasets import Pictures
-from madan.graph import Artefact, Graph
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
+from madan.pipeline.publishing import Job
 from madan.schema import Dataset
 
 PROJECT = Path(__file__).parent.parent
@@ -141,7 +143,7 @@ class World:
         outputs = [
             line.split()[1].rstrip(",") for line in said.splitlines() if "    output:" in line
         ]
-        return {output.removesuffix("/digest") for output in outputs}
+        return {output.removesuffix("/certificate.json") for output in outputs}
 
 
 class Repository(World):
@@ -193,11 +195,10 @@ class Repository(World):
 def ran(said: str) -> set[str]:
     """Folders (or tables) that jobs made, as Snakemake's output tells."""
     outputs = [line.split()[1].rstrip(",") for line in said.splitlines() if "    output:" in line]
-    return {output.removesuffix("/digest") for output in outputs}
+    return {output.removesuffix("/certificate.json") for output in outputs}
 
 
 NOTHING = "Nothing to be done"
-SKIPPED = "Stage 'pipeline' didn't change, skipping"
 
 
 def small(root: Path, rows=("source-gta5",), **more) -> Repository:
@@ -221,14 +222,14 @@ def repository(committed, tmp_path):
 
 
 def stale(repository: Repository, monkeypatch) -> list[str]:
-    """What does not hold the very settings and code that params.yaml and the package promise."""
+    """What is not as a run from nothing makes it, by what the stand-in writes."""
     monkeypatch.chdir(repository.root)
     graph = Graph(config.load(), repository.root / "madan")
     wrong = []
-    for artefact in graph.ancestry([Artefact("tables", "miou")]):
+    for artefact in graph.ancestry([parse("tables/miou")]):
         table = artefact.kind == "tables"
-        path = graph.table("miou") if table else graph.folder(artefact) / "weights.safetensors"
-        if not path.exists() or graph.planned(artefact) not in path.read_text():
+        path = artefact.csv if table else graph.folder(artefact) / "weights.safetensors"
+        if not path.exists() or Job(graph, artefact).key not in path.read_text():
             wrong.append(str(path))
     return wrong
 

@@ -1,13 +1,18 @@
 """A stand-in for the command `madan` that makes certified artefacts of no content, at once.
 
-With it the real Snakefile, profile, settings and certificates are tested without training.
+With it the real Snakefile, profile, settings and certificates are tested without training. What it
+writes follows from settings, code and the content of the inputs, as the real jobs' results do.
 """
 
 import sys
 
 from PIL import Image
 
-from madan import assembly, certificates, cli
+from madan import cli
+from madan.files import write_whole
+from madan.pipeline import certificates
+from madan.pipeline.artefacts import Table
+from madan.pipeline.publishing import open_job
 
 KINDS = {
     "miniature": "miniature",
@@ -22,10 +27,7 @@ KINDS = {
     "table": "tables",
     "figure": "figures",
 }
-FILES = (
-    "items.json", "weights.safetensors", "log.csv", "images.npy", "labels.npy", "score.json",
-    "report.json", "0/images.npy", "figure.png", "figure.pdf",
-)  # fmt: skip
+FILES = ("weights.safetensors", "log.csv", "score.json", "figure.png", "figure.pdf")
 
 
 def main() -> None:
@@ -34,22 +36,21 @@ def main() -> None:
         return cli.main()
     options = dict(zip(words, words[1:], strict=False))
     names = words[: next(k for k, word in enumerate(words) if word.startswith("--"))]
-    seed, planned = int(options.get("--seed", 0)), options["--planned"]
-    graph, artefact, _ = assembly.begin(KINDS[command], "/".join(names), seed, planned)
-    if command == "table":
-        path, pages = graph.table(names[0]), list(graph.pages(names[0]).values())
-        for page in pages:
-            certificates.write_whole(page, f"row\n{graph.planned(artefact)}\n")
-        certificates.write_whole(path.with_name("metrics.json"), '{"row": {"miou19": 1.0}}\n')
-        line = graph.certify(artefact, path.parent, pages)
-        certificates.write_whole(graph.certificate(artefact), line)
+    address = "/".join([KINDS[command], *names])
+    job = open_job(address, int(options.get("--seed", 0)), options["--planned"])
+    if job is None:
         return
-    with graph.publish(artefact) as out:
-        (out / "0").mkdir()
+    if isinstance(job.artefact, Table):
+        for page in job.artefact.pages.values():
+            metrics = page.suffix == ".json"
+            text = '{"row": {"miou19": 1.0}}\n' if metrics else f"row\n{job.key}\n"
+            write_whole(page, text)
+        made = job.certificate(job.artefact.files(job.params), job.folder(job.artefact))
+        certificates.write(job.graph.certificate(job.artefact), made)
+        return
+    with job.publish() as out:
         for name in FILES:
-            (out / name).write_text(graph.planned(artefact))
-        # No file was released here: nothing else may look like one.
-        (out / "report.json").write_text('{"sha256": "missing"}')
+            (out / name).write_text(job.key)
         if command == "figure":
             Image.new("RGB", (90, 30), "teal").save(out / "figure.png")
 

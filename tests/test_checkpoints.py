@@ -93,7 +93,7 @@ def test_story_holds_settings_seed_step_and_versions(saved):
 
 def test_missing_file_is_a_sentence_with_the_way_to_make_it(path):
     for read in (checkpoints.story, lambda path: checkpoints.load(path, "F", Mixed())):
-        with refused(f"{path} not found: make it with snakemake {path.parent}/digest"):
+        with refused(f"{path} not found: make it with snakemake {path.parent}/certificate.json"):
             read(path)
 
 

@@ -57,9 +57,9 @@ def test_without_names_what_is_drawn_is_verified(drawn):
 
 
 def test_missing_upstream_is_named_with_the_way_to_make_it(world):
-    refused(world, "snakemake data/verified/miniature/gta5/train/digest")
+    refused(world, "snakemake data/verified/miniature/gta5/train/certificate.json")
     said = world.run("madan", "verify", "gta5/train", expect=2).stdout
-    assert "snakemake data/miniature/gta5/digest" in said and said.count("\n") == 1
+    assert "snakemake data/miniature/gta5/certificate.json" in said and said.count("\n") == 1
 
 
 def test_unwritable_output_is_named(drawn):
@@ -108,10 +108,14 @@ def test_seed_outside_the_settings_is_refused(world):
 
 def test_first_seed_is_the_one_meant_when_none_is_said(world):
     world.change("seeds", [4, 5])
-    refused(world, "seed4/digest", command=("evaluate", "segmenters/pooled", "cityscapes-test"))
+    refused(
+        world,
+        "seed4/certificate.json",
+        command=("evaluate", "segmenters/pooled", "cityscapes/test"),
+    )
 
 
-@pytest.mark.parametrize("command", [("prepare", "gta5"), ("evaluate", "pooled", "cityscapes-val")])
+@pytest.mark.parametrize("command", [("prepare", "gta5"), ("evaluate", "pooled", "cityscapes/val")])
 def test_incomplete_address_is_a_sentence(world, command):
     refused(world, command=command)
 

@@ -505,7 +505,7 @@ def test_pictures_never_open_labels_unless_asked(drawn, tmp_path):
     (folder / "manifest.json").unlink()
     pictures = Pictures("cityscapes", [folder])
     assert pictures.image(2).shape == (*SIZE, 3)
-    with refused(r"labels\.npy not found: make it with snakemake .*/digest"):
+    with refused(r"labels\.npy not found: make it with snakemake .*/certificate.json"):
         Pictures("cityscapes", [folder], [folder])
 
 
@@ -527,7 +527,9 @@ def test_damaged_prepared_file_is_named_with_the_way_out(drawn, tmp_path, name, 
 def test_missing_manifest_is_named_with_the_way_out(drawn, tmp_path):
     [folder] = prepare(drawn, tmp_path, "gta5")
     (folder / "manifest.json").unlink()
-    with refused(f"{folder / 'manifest.json'} not found: make it with snakemake {folder}/digest"):
+    with refused(
+        f"{folder / 'manifest.json'} not found: make it with snakemake {folder}/certificate.json"
+    ):
         Pictures("gta5", [folder], [folder])
 
 

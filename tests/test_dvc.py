@@ -15,7 +15,7 @@ FROM_TRANSLATION = {
     f"{RESULTS}/translators/cyclegan-gta5/seed0",
     f"{RESULTS}/stylised/cyclegan-gta5/gta5/seed0",
     f"{RESULTS}/segmenters/cyclegan-gta5/seed0",
-    f"{RESULTS}/scores/segmenters/cyclegan-gta5/cityscapes-test/seed0",
+    f"{RESULTS}/scores/segmenters/cyclegan-gta5/cityscapes/test/seed0",
     "results/miou.csv",
 }
 
@@ -67,13 +67,13 @@ def test_the_whole_life_of_a_repository(tmp_path):
 
     shutil.rmtree(elsewhere.root / ".snakemake")
     elsewhere.change("training.translator.lr", 0.25)
-    strangers = {f"{path}/digest" for path in FROM_TRANSLATION - {"results/miou.csv"}}
+    strangers = {f"{path}/certificate.json" for path in FROM_TRANSLATION - {"results/miou.csv"}}
     for door in (("snakemake",), ("dvc", "repro")):
         said = elsewhere.run(*door, expect=None)
         assert said.returncode != 0
         assert "Snakemake has no record" in said.stdout and "rm results/" in said.stdout
         assert all(path in said.stdout for path in strangers)
-        assert f"{RESULTS}/segmenters/source-gta5/seed0/digest" not in said.stdout
+        assert f"{RESULTS}/segmenters/source-gta5/seed0/certificate.json" not in said.stdout
         assert not ran(said.stdout)
 
 
@@ -104,7 +104,7 @@ def test_experiments_run_only_what_their_key_concerns(repository):
     made = ran(repository.dvc("exp", "run", "--temp", "-n", "slow", "-S", key))
     assert made == {
         f"{RESULTS}/segmenters/source-gta5/seed0",
-        f"{RESULTS}/scores/segmenters/source-gta5/cityscapes-test/seed0",
+        f"{RESULTS}/scores/segmenters/source-gta5/cityscapes/test/seed0",
         "results/miou.csv",
     }
     assert not repository.run("git", "status", "--porcelain").stdout

@@ -50,7 +50,7 @@ def test_no_order_of_commands_passes_stale_results_off_as_fresh(steps, repositor
                 assert stale(repository, monkeypatch) == []
             else:
                 assert stale(repository, monkeypatch)
-                assert "/digest" in done.stdout and "now" in done.stdout
+                assert "/certificate.json" in done.stdout and "now" in done.stdout
 
 
 def test_results_of_other_settings_that_dvc_was_told_to_believe_are_refused(repository):
@@ -60,14 +60,14 @@ def test_results_of_other_settings_that_dvc_was_told_to_believe_are_refused(repo
     repository.dvc("commit", "--force")
     said = repository.dvc("repro", expect=255)
     assert SKIPPED in said
-    assert f"{RESULTS}/segmenters/source-gta5/seed0/digest" in said
+    assert f"{RESULTS}/segmenters/source-gta5/seed0/certificate.json" in said
     repository.snakemake()
     repository.dvc("repro")
 
 
 def test_records_lost_and_times_shuffled_make_nothing_anew(repository):
     shutil.rmtree(repository.root / ".snakemake")
-    paths = sorted((repository.root / "results").rglob("digest"), reverse=True)
+    paths = sorted((repository.root / "results").rglob("certificate.json"), reverse=True)
     for number, path in enumerate(paths):
         os.utime(path, (1e9 + number, 1e9 + number))
     assert NOTHING in repository.snakemake("-n")
@@ -76,7 +76,7 @@ def test_records_lost_and_times_shuffled_make_nothing_anew(repository):
 def test_vouching_gives_the_records_back(repository):
     shutil.rmtree(repository.root / ".snakemake")
     said = repository.run("madan", "vouch", "data", "results").stdout
-    assert f"vouched: {RESULTS}/segmenters/source-gta5/seed0/digest" in said
+    assert f"vouched: {RESULTS}/segmenters/source-gta5/seed0/certificate.json" in said
     assert NOTHING in repository.snakemake("-n")
     repository.change("training.segmenter.lr", 0.5)
     assert f"{RESULTS}/segmenters/source-gta5/seed0" in repository.planned()
@@ -86,7 +86,7 @@ def test_nobody_can_vouch_for_other_settings_or_other_bytes(repository):
     run = f"{RESULTS}/segmenters/source-gta5/seed0"
     repository.change("training.segmenter.lr", 0.5)
     said = repository.run("madan", "vouch", "--code", run, expect=1).stdout
-    assert f"{run}/digest was made with other settings" in said
+    assert f"{run}/certificate.json was made with other settings" in said
     repository.run("git", "checkout", "-q", "params.yaml")
     with (repository.root / run / "log.csv").open("a") as file:
         file.write("1")
@@ -97,7 +97,7 @@ def test_a_change_of_code_can_be_vouched_for_and_leaves_a_trace(repository):
     shutil.rmtree(repository.root / ".snakemake")
     path = repository.root / "madan/segmentation.py"
     path.write_text(path.read_text() + "\n\nNOTHING = None\n")
-    run = f"{RESULTS}/segmenters/source-gta5/seed0/digest"
+    run = f"{RESULTS}/segmenters/source-gta5/seed0/certificate.json"
     repository.env["PYTHONPATH"] = "."
     said = repository.snakemake("-n", expect=1)
     assert f"madan vouch --code {run}" in said
@@ -110,10 +110,10 @@ def test_a_change_of_code_can_be_vouched_for_and_leaves_a_trace(repository):
 def test_what_was_made_by_name_follows_the_settings_through_dvc_and_is_guarded(repository):
     row = {"row": "x", "setting": "", "run": "segmenters/source-gta5"}
     repository.change("tables.other", {"target": "cityscapes", "rows": [row]})
-    score = f"{RESULTS}/scores/segmenters/source-gta5/cityscapes-val/seed0/digest"
+    score = f"{RESULTS}/scores/segmenters/source-gta5/cityscapes/val/seed0/certificate.json"
     curves = {"shows": "training", "runs": ["translators/cyclegan-gta5"]}
     repository.change("figures.curves", curves)
-    figure = f"{RESULTS}/figures/curves/digest"
+    figure = f"{RESULTS}/figures/curves/certificate.json"
     repository.snakemake("results/tables/other.csv", score, figure)
     repository.change("training.segmenter.lr", 0.5)
     repository.change("training.translator.lr", 0.5)
@@ -130,7 +130,7 @@ def test_a_removed_artefact_is_made_again_by_either_door(repository):
     shutil.rmtree(repository.root / RESULTS / "segmenters/source-gta5")
     expected = {
         f"{RESULTS}/segmenters/source-gta5/seed0",
-        f"{RESULTS}/scores/segmenters/source-gta5/cityscapes-test/seed0",
+        f"{RESULTS}/scores/segmenters/source-gta5/cityscapes/test/seed0",
         "results/miou.csv",
     }
     assert repository.planned() == expected

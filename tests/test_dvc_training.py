@@ -11,8 +11,8 @@ from conftest import Repository, params_yaml, processes, ran, tiny
 
 pytestmark = pytest.mark.slow
 RUN = "results/miniature/segmenters/source-gta5/seed0"
-BITS = ("results/miou.csv", "results/metrics.json", "results/miou.digest",
-        f"{RUN}/weights.safetensors", f"{RUN}/log.csv", f"{RUN}/digest")  # fmt: skip
+BITS = ("results/miou.csv", "results/metrics.json", "results/miou.certificate.json",
+        f"{RUN}/weights.safetensors", f"{RUN}/log.csv", f"{RUN}/certificate.json")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -102,8 +102,8 @@ def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_r
         shutil.rmtree(world.root / CYCLEGAN)
         shutil.rmtree(world.root / "state")
         world.change("translators.cyclegan-gta5.steps", 40)
-    whole.snakemake(f"{CYCLEGAN}/digest")
-    command = ["snakemake", "--cores", "1", f"{CYCLEGAN}/digest"]
+    whole.snakemake(f"{CYCLEGAN}/certificate.json")
+    command = ["snakemake", "--cores", "1", f"{CYCLEGAN}/certificate.json"]
     with subprocess.Popen(
         command,
         cwd=killed.root,
@@ -119,10 +119,10 @@ def test_translate_killed_in_the_middle_ends_with_the_bits_of_an_uninterrupted_r
         assert running.wait() != 0
     assert list((killed.root / "state").rglob("*.pt"))
     assert not (killed.root / CYCLEGAN / "weights.safetensors").exists()
-    killed.snakemake(f"{CYCLEGAN}/digest")
+    killed.snakemake(f"{CYCLEGAN}/certificate.json")
     log = (killed.root / "logs/miniature/translators/cyclegan-gta5/seed0.log").read_text()
     assert "goes on from step" in log
-    for name in ("weights.safetensors", "log.csv", "digest"):
+    for name in ("weights.safetensors", "log.csv", "certificate.json"):
         assert (whole.root / CYCLEGAN / name).read_bytes() == (
             killed.root / CYCLEGAN / name
         ).read_bytes()

@@ -20,8 +20,9 @@ from torch import nn
 from madan import config, datasets, evaluation, export, layouts, native, schema, scores, verify
 from madan.datasets import Pictures
 from madan.export import Member
-from madan.graph import Artefact, Graph
 from madan.labels import CLASSES, IGNORE, PALETTE
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 from madan.schema import Export, Refusal
 
 TILES = Export(tile=(40, 64), overlap=16)
@@ -334,14 +335,14 @@ def graph(raw):
 
 
 def test_a_release_is_made_from_its_generator_and_verified_raw_data(graph):
-    both = Artefact("releases", "cyclegan-combined/both")
+    both = parse("releases/cyclegan-combined/both")
     assert graph.inputs(both) == [
-        Artefact("translators", "cyclegan-combined"),
-        Artefact("verified", "gta5/train"),
-        Artefact("verified", "synthia/train"),
+        parse("translators/cyclegan-combined"),
+        parse("verified/gta5/train"),
+        parse("verified/synthia/train"),
     ]
-    on = "segmenters/pooled/cityscapes-val"
-    assert graph.inputs(Artefact("predictions", on)) == graph.inputs(Artefact("scores", on))
+    on = "segmenters/pooled/cityscapes/val"
+    assert graph.inputs(parse(f"predictions/{on}")) == graph.inputs(parse(f"scores/{on}"))
     assert not {artefact.kind for artefact in graph.everything()} & {"releases", "predictions"}
 
 
@@ -359,13 +360,13 @@ def test_tiles_decide_releases_alone(raw, graph):
         ("releases", "madan/both", "both.*allowed: gta5, synthia"),
         ("releases", "nobody/gta5", "nobody, which is unknown"),
         ("releases", "madan", "expected TRANSLATOR/SOURCE"),
-        ("predictions", "translators/shared/cityscapes-val", "shared has no task"),
+        ("predictions", "translators/shared/cityscapes/val", "shared has no task"),
         ("predictions", "segmenters/pooled/both-val", "both"),
     ],
 )
 def test_exports_of_what_is_not_there_are_refused(graph, kind, name, said):
     with pytest.raises(Refusal, match=said):
-        graph.check(Artefact(kind, name))
+        graph.check(parse(f"{kind}/{name}"))
 
 
 def test_tiles_that_are_mostly_overlap_are_refused(raw):
@@ -377,13 +378,17 @@ def test_tiles_that_are_mostly_overlap_are_refused(raw):
 @pytest.mark.slow
 def test_snakemake_makes_a_release_and_predictions_by_name(world):
     made = "results/miniature/releases/cyclegan-combined/both/seed0"
-    seen = "results/miniature/predictions/segmenters/source-gta5/cityscapes-test/seed0"
-    world.snakemake(f"{made}/digest", f"{seen}/digest")
+    seen = "results/miniature/predictions/segmenters/source-gta5/cityscapes/test/seed0"
+    world.snakemake(f"{made}/certificate.json", f"{seen}/certificate.json")
     world.run("sh", "-c", f"cd {made} && sha256sum --check --strict SHA256SUMS")
-    both = [(world.root / made / name).read_bytes() for name in ("SHA256SUMS", "digest")]
+    both = [(world.root / made / name).read_bytes() for name in ("SHA256SUMS", "certificate.json")]
     said = world.run("madan", "export", "stylised", "cyclegan-combined", "both").stdout
     assert f"written: {made}" in said
-    assert both == [(world.root / made / name).read_bytes() for name in ("SHA256SUMS", "digest")]
+    assert both == [
+        (world.root / made / name).read_bytes() for name in ("SHA256SUMS", "certificate.json")
+    ]
     for kind in ("labelIds", "overlay"):
         assert len(list((world.root / seen / kind).rglob("*.png"))) == 8
-    assert "Nothing to be done" in world.snakemake(f"{made}/digest", f"{seen}/digest")
+    assert "Nothing to be done" in world.snakemake(
+        f"{made}/certificate.json", f"{seen}/certificate.json"
+    )

@@ -21,7 +21,7 @@ import pytest
 from conftest import World, params_yaml, tiny
 
 from madan import config, schema, states
-from madan.graph import Artefact, Graph
+from madan.pipeline.graph import Graph
 
 pytestmark = pytest.mark.faults
 KILLS = int(os.environ.get("MADAN_FAULTS", 10))
@@ -133,7 +133,9 @@ def same(finished, world, method, tidy=True):
         {path.name: path.read_bytes() for path in each.folder(method).iterdir()}
         for each in (finished, world)
     ]
-    assert {"weights.safetensors", "log.csv", "digest"} <= made[0].keys() == made[1].keys()
+    assert (
+        {"weights.safetensors", "log.csv", "certificate.json"} <= made[0].keys() == made[1].keys()
+    )
     assert [name for name in made[0] if made[0][name] != made[1][name]] == [], method
     left = [path.name for path in world.states(method).glob("*") if path.name != "lock"]
     assert left == [] or not tidy  # Killed between the two, it has published and not cleared.
@@ -154,7 +156,7 @@ def mounted(world, place, *options):
 
 
 def place_of(world, method, shown, steps):
-    if (world.folder(method) / "digest").exists():
+    if (world.folder(method) / "certificate.json").exists():
         return "after the end"
     if shown.done.value < 0:
         return "at the start"
@@ -185,7 +187,7 @@ def test_a_job_killed_at_random_moments_ends_with_the_same_bits(finished, world,
     while left:
         world.clear(method)
         again = rng.randint(1, 3)
-        while not (world.folder(method) / "digest").exists():
+        while not (world.folder(method) / "certificate.json").exists():
             shown = forked.steps()
             process = world.start(method, shown=shown)
             number = None
@@ -348,7 +350,9 @@ def test_one_flipped_bit_in_what_a_job_reads_is_refused_by_name(world, what):
     shown = forked.steps()
     assert forked.finish(world.start("segmenter", shown=shown)) == 1
     [artefact] = [
-        str(p) for p in Path(ARTEFACTS[what]).parents if (world.root / p / "digest").exists()
+        str(p)
+        for p in Path(ARTEFACTS[what]).parents
+        if (world.root / p / "certificate.json").exists()
     ]
     assert f"madan: {artefact} is damaged" in world.said() and world.said().count("\n") == 1
     assert shown.done.value == -1
@@ -421,7 +425,7 @@ def test_a_state_of_two_processes_is_refused_by_one(world):
 def test_pictures_hold_no_pickled_objects(world):
     path = world.root / ARTEFACTS["a prepared shard"]
     np.save(path, np.array([print], dtype=object), allow_pickle=True)
-    (path.parent / "digest").unlink()
+    (path.parent / "certificate.json").unlink()
     from madan.datasets import Pictures
 
     with pytest.raises(schema.Refusal, match="images.npy is damaged"):

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madan import certificates, config
-from madan.graph import MODULES, Artefact, Graph
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 from madan.schema import Refusal
 
 PACKAGE = PROJECT / "madan"
-GTA5 = Artefact("miniature", "gta5")
+GTA5 = parse("miniature/gta5")
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_upstream_comes_first_and_only_what_tables_need(graph):
 def test_only_the_oracle_and_evaluation_stand_on_labels_of_the_target(raw, graph):
     """A prepared set of the target reaches the others only through translators and adaptations."""
     for name, run in graph.params.segmenters.items():
-        inputs = graph.inputs(Artefact("segmenters", name))
+        inputs = graph.inputs(parse(f"segmenters/{name}"))
         of_target = [
             other for other in inputs if other.name.startswith(("cityscapes/", "bdd100k/"))
         ]
@@ -54,7 +55,7 @@ def test_only_the_oracle_and_evaluation_stand_on_labels_of_the_target(raw, graph
 
 
 def test_certificate_knows_content_settings_code_inputs_and_data(graph):
-    shard = Artefact("prepared", "gta5/train/0")
+    shard = parse("prepared/gta5/train/0")
     make(graph, shard)
     said = certificates.read(graph.certificate(shard))
     assert (said["settings"], said["code"]) == graph.promise(shard)
@@ -67,7 +68,7 @@ def test_certificate_knows_content_settings_code_inputs_and_data(graph):
 def test_settings_of_upstream_are_part_of_an_artefacts_promise(raw, graph):
     raw["miniature"]["seed"] = 7
     other = Graph(config.resolve(raw))
-    for artefact in (GTA5, Artefact("segmenters", "source-gta5")):
+    for artefact in (GTA5, parse("segmenters/source-gta5")):
         assert graph.promise(artefact)[0] != other.promise(artefact)[0]
         assert graph.promise(artefact)[1] == other.promise(artefact)[1]
 
@@ -85,7 +86,7 @@ def test_settings_of_upstream_are_part_of_an_artefacts_promise(raw, graph):
 def test_what_decides_the_pairs_is_verified_anew_and_what_only_shapes_them_is_not(
     raw, graph, key, value, anew
 ):
-    artefacts = [GTA5, Artefact("verified", "gta5/train"), Artefact("prepared", "gta5/train/0")]
+    artefacts = [GTA5, parse("verified/gta5/train"), parse("prepared/gta5/train/0")]
     for section in ("segmenter", "translator", "adaptation"):
         raw["training"][section]["crop"] = [32, 64]
     before = [graph.promise(artefact) for artefact in artefacts]
@@ -102,7 +103,7 @@ def test_what_decides_the_pairs_is_verified_anew_and_what_only_shapes_them_is_no
 def test_changed_raw_files_are_planned_anew(raw, tmp_path, graph):
     raw["scale"] = "paper"
     raw["paper"]["domains"]["cityscapes"]["root"] = str(tmp_path / "raw")
-    val, train = (Artefact("verified", f"cityscapes/{split}") for split in ("val", "train"))
+    val, train = (parse(f"verified/cityscapes/{split}") for split in ("val", "train"))
     plans = []
     for path in ("leftImg8bit/val/a/a_leftImg8bit.png", "gtFine/val/a/a_gtFine_labelIds.png"):
         plans.append(Graph(config.resolve(raw)).planned(val))
@@ -121,7 +122,7 @@ def test_a_runs_own_steps_hide_those_of_its_kind(raw, graph):
     first = Graph(config.resolve(raw))
     raw["training"]["segmenter"]["steps"] = 77
     second = Graph(config.resolve(raw))
-    own, others = Artefact("segmenters", "source-gta5"), Artefact("segmenters", "source-synthia")
+    own, others = parse("segmenters/source-gta5"), parse("segmenters/source-synthia")
     assert first.promise(own) == second.promise(own) != graph.promise(own)
     assert first.promise(others) != second.promise(others)
 
@@ -132,15 +133,15 @@ def test_upstream_made_with_other_settings_is_refused(raw, graph):
     other = Graph(config.resolve(raw))
     with (
         pytest.raises(Refusal, match="data/miniature/gta5 was made with other settings"),
-        other.publish(Artefact("verified", "gta5/train")),
+        other.publish(parse("verified/gta5/train")),
     ):
         pass
 
 
 def test_missing_upstream_is_refused_with_the_command_that_makes_it(graph):
     with (
-        pytest.raises(Refusal, match="snakemake data/miniature/gta5/digest"),
-        graph.publish(Artefact("verified", "gta5/train")),
+        pytest.raises(Refusal, match="snakemake data/miniature/gta5/certificate.json"),
+        graph.publish(parse("verified/gta5/train")),
     ):
         pass
 
@@ -172,33 +173,33 @@ def test_a_domain_may_have_hyphens_in_its_name(raw, tmp_path):
         "root": "data/miniature/my-own-city"
     }
     raw["miniature"]["images"]["my-own-city"] = {"train": 2, "test": 2}
-    score = Artefact("scores", "segmenters/pooled/my-own-city-test")
+    score = parse("scores/segmenters/pooled/my-own-city/test")
     graph = Graph(config.resolve(raw))
     graph.check(score)
-    assert Artefact("prepared", "my-own-city/test/0") in graph.inputs(score)
+    assert parse("prepared/my-own-city/test/0") in graph.inputs(score)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"content": 1}'])
 def test_damaged_certificate_is_refused(tmp_path, text):
-    (tmp_path / "digest").write_text(text)
+    (tmp_path / "certificate.json").write_text(text)
     with pytest.raises(Refusal, match="is damaged"):
-        certificates.read(tmp_path / "digest")
+        certificates.read(tmp_path / "certificate.json")
 
 
 @pytest.mark.parametrize(
     ("artefact", "words"),
     [
-        (Artefact("segmenters", "pooledd"), "did you mean pooled"),
-        (Artefact("stylised", "madan/cityscapes"), "gta5, synthia"),
-        (Artefact("prepared", "both/train/0"), "gta5, synthia, cityscapes"),
-        (Artefact("prepared", "gta5/training/0"), "train, val, test"),
-        (Artefact("prepared", "gta5/train/9"), "allowed: 0"),
-        (Artefact("scores", "translators/cyclegan-gta5/cityscapes-val"), "has no task"),
-        (Artefact("scores", "stylised/madan/cityscapes-val"), "segmenters, adaptations"),
-        (Artefact("stylised", "madan@2/gta5"), "madan@2.*translators.madan.keep.*allowed: none"),
-        (Artefact("figures", "madan@2"), "madan@2"),
-        (Artefact("tables", "miuo"), "did you mean miou"),
-        (Artefact("miniature", "kitti"), "gta5"),
+        (parse("segmenters/pooledd"), "did you mean pooled"),
+        (parse("stylised/madan/cityscapes"), "gta5, synthia"),
+        (parse("prepared/both/train/0"), "gta5, synthia, cityscapes"),
+        (parse("prepared/gta5/training/0"), "train, val, test"),
+        (parse("prepared/gta5/train/9"), "allowed: 0"),
+        (parse("scores/translators/cyclegan-gta5/cityscapes/val"), "has no task"),
+        (parse("scores/stylised/madan/cityscapes/val"), "segmenters, adaptations"),
+        (parse("stylised/madan@2/gta5"), "madan@2.*translators.madan.keep.*allowed: none"),
+        (parse("figures/madan@2"), "madan@2"),
+        (parse("tables/miuo"), "did you mean miou"),
+        (parse("miniature/kitti"), "gta5"),
     ],
 )
 def test_unknown_artefact_is_refused_with_what_is_allowed(graph, artefact, words):
@@ -210,20 +211,18 @@ def test_a_kept_step_is_stylised_by_itself_and_made_by_its_translator(raw, graph
     raw["translators"]["madan"]["keep"] = [1, 2]
     raw["segmenters"]["early"] = {"train_on": ["madan@1/gta5", "madan/synthia"]}
     graph = Graph(config.resolve(raw))
-    early, late, end = (
-        Artefact("stylised", f"{run}/gta5") for run in ("madan@1", "madan@2", "madan")
-    )
+    early, late, end = (parse(f"stylised/{run}/gta5") for run in ("madan@1", "madan@2", "madan"))
     assert len({graph.folder(each) for each in (early, late, end)}) == 3
     assert len({graph.promise(each) for each in (early, late, end)}) == 3
     assert graph.inputs(early) == graph.inputs(end)
-    assert early in graph.inputs(Artefact("segmenters", "early"))
-    graph.check(Artefact("releases", "madan@1/gta5"))
+    assert early in graph.inputs(parse("segmenters/early"))
+    graph.check(parse("releases/madan@1/gta5"))
 
 
 def test_a_translator_with_a_task_segmenter_is_scored_as_a_segmenter_is(graph):
-    scored = Artefact("scores", "translators/joint/cityscapes-val")
+    scored = parse("scores/translators/joint/cityscapes/val")
     graph.check(scored)
-    assert Artefact("translators", "joint") in graph.inputs(scored)
+    assert parse("translators/joint") in graph.inputs(scored)
 
 
 # --- Code ------------------------------------------------------------------------------------
@@ -320,7 +319,7 @@ def test_certificate_is_one_line(graph):
 
 def test_the_network_of_a_segmenter_is_a_setting_of_what_is_made_of_it(raw):
     def of(kind, name):
-        return set(graph.settings(Artefact(kind, name))["networks"])
+        return set(graph.settings(parse(f"{kind}/{name}"))["networks"])
 
     raw = tiny(raw)
     raw["segmenters"]["source-gta5"]["network"] = "drn26"
@@ -331,12 +330,12 @@ def test_the_network_of_a_segmenter_is_a_setting_of_what_is_made_of_it(raw):
     assert of("translators", "madan") == {"generator", "discriminator", "segmenter", "drn26"}
     assert of("translators", "cyclegan-gta5") == {"generator", "discriminator"}
     assert of("adaptations", "madan") == {"feature_discriminator", "segmenter"}
-    before = graph.promise(Artefact("segmenters", "source-synthia"))
+    before = graph.promise(parse("segmenters/source-synthia"))
     raw["networks"]["drn26"]["width"] = 0.5
     wider = Graph(config.resolve(raw))
-    assert wider.promise(Artefact("segmenters", "source-synthia")) == before
-    assert wider.promise(Artefact("segmenters", "source-gta5")) != graph.promise(
-        Artefact("segmenters", "source-gta5")
+    assert wider.promise(parse("segmenters/source-synthia")) == before
+    assert wider.promise(parse("segmenters/source-gta5")) != graph.promise(
+        parse("segmenters/source-gta5")
     )
 
 
@@ -358,10 +357,10 @@ def test_every_run_of_the_settings_is_needed_by_a_table(raw):
 
 
 def test_what_learns_along_with_l_task_stands_on_its_own_sets_and_on_both_sections(raw, graph):
-    mdan, feat = (Artefact("adaptations", name) for name in ("mdan", "madan-feat"))
+    mdan, feat = (parse(f"adaptations/{name}") for name in ("mdan", "madan-feat"))
     assert {each.kind for each in graph.inputs(mdan)} == {"prepared"}
-    assert graph.inputs(feat)[0] == Artefact("translators", "madan")
-    assert Artefact("stylised", "madan/gta5") in graph.inputs(feat)
+    assert graph.inputs(feat)[0] == parse("translators/madan")
+    assert parse("stylised/madan/gta5") in graph.inputs(feat)
     assert graph.steps(mdan) == graph.params.training.segmenter.steps
     before = {each: graph.promise(each) for each in (mdan, feat)}
     for section, key, value, moved in (
@@ -383,18 +382,18 @@ def test_a_table_with_seeds_of_its_own_is_scored_with_those_and_others_as_before
     assert {score.seed for score in graph.scores("semantic")} == {3, 5}
     assert {score.seed for score in graph.scores("miou")} == {3}
     before = (
-        graph.promise(Artefact("tables", "miou")),
-        graph.promise(Artefact("tables", "semantic")),
+        graph.promise(parse("tables/miou")),
+        graph.promise(parse("tables/semantic")),
     )
-    graph.check(Artefact("segmenters", "oracle", 5))
+    graph.check(parse("segmenters/oracle", 5))
     raw["tables"]["semantic"]["seeds"] = [3]
     graph = Graph(config.resolve(raw))
-    after = graph.promise(Artefact("tables", "miou")), graph.promise(Artefact("tables", "semantic"))
+    after = graph.promise(parse("tables/miou")), graph.promise(parse("tables/semantic"))
     assert before[0] == after[0] and before[1] != after[1]
 
 
 def test_a_weight_of_its_own_is_all_that_a_control_differs_in(graph):
-    one, other = (graph.settings(Artefact("adaptations", n)) for n in ("madan", "madan-control"))
+    one, other = (graph.settings(parse(f"adaptations/{n}")) for n in ("madan", "madan-control"))
     assert other["training"]["adaptation"]["weight"] == 0
     del one["run"]["weight"], other["run"]["weight"]
     del one["training"]["adaptation"]["weight"], other["training"]["adaptation"]["weight"]
@@ -408,4 +407,4 @@ def test_a_torn_report_of_an_import_whose_file_is_gone_is_a_sentence(raw, tmp_pa
     report.parent.mkdir(parents=True)
     report.write_text('{"sha')
     with pytest.raises(Refusal, match=r"report.json is damaged, and gone.pth"):
-        Graph(config.resolve(raw)).promise(Artefact("released", "judge"))
+        Graph(config.resolve(raw)).promise(parse("released/judge"))

@@ -14,7 +14,7 @@ from conftest import PROJECT, params_yaml
 from ruamel.yaml import YAML
 
 from madan import config, schema
-from madan.graph import Graph
+from madan.pipeline.graph import Graph
 
 LEVELS = [
     {"__init__", "startup", "labels", "published", "schema", "runs", "checks", "config"},

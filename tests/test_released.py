@@ -10,6 +10,7 @@ import torch
 from conftest import PROJECT, World, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from madan.guard import refuse_strangers
 from safetensors.torch import load_file, save_file
 from test_fcn8s import load as golden
 
@@ -17,8 +18,8 @@ from madan import checkpoints, cli, config, released, runs
 from madan.drn26 import DRN26
 from madan.fcn8s import FCN8s
 from madan.generator import Generator
-from madan.graph import Artefact, Graph
-from madan.guard import refuse_strangers
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 from madan.schema import Refusal
 
 NARROW = {"widths": [4, 8, 16, 32, 32], "head": 64}
@@ -413,10 +414,10 @@ def test_runs_that_stand_on_the_wrong_released_network_are_refused(raw):
     refused(lambda: config.resolve(raw), "source-gta5.train_on: released.drn is drn26")
     raw["segmenters"]["source-gta5"]["train_on"] = ["gen/gta5"]
     graph = Graph(config.resolve(raw))
-    judged = graph.settings(Artefact("translators", "madan"))["networks"]
+    judged = graph.settings(parse("translators/madan"))["networks"]
     assert {"segmenter", "drn26"} <= set(judged)
-    stylised = graph.inputs(Artefact("stylised", "gen/gta5", 0))
-    assert stylised[0] == Artefact("released", "gen")
+    stylised = graph.inputs(parse("stylised/gen/gta5", 0))
+    assert stylised[0] == parse("released/gen")
 
 
 def test_begun_from_imagenet_are_runs_without_a_start(raw):
@@ -435,7 +436,7 @@ def test_another_file_is_another_model_and_a_file_that_is_gone_is_the_imported_o
 ):
     monkeypatch.chdir(tmp_path)
     params = config.resolve(with_released(raw, x=ENTRY | {"file": "x.pth"}))
-    model = Artefact("released", "x")
+    model = parse("released/x")
 
     def promise():
         return Graph(params).promise(model)
@@ -481,7 +482,7 @@ def test_a_released_segmenter_is_a_row_of_a_table_scored_once(held):
     assert "rule released" in said and said.count("rule evaluate") >= 1
     lines = (held.root / "results/miou.csv").read_text().splitlines()
     assert len(lines) == 2 and "holder" in lines[1]
-    score = "results/miniature/scores/released/holder/cityscapes-test/seed0/score.json"
+    score = "results/miniature/scores/released/holder/cityscapes/test/seed0/score.json"
     told = json.loads((held.root / score).read_text())
     assert told["checkpoint"] == "holder.pth" and told["images"] == 8
     assert "Nothing to be done" in held.snakemake("results/miou.csv")

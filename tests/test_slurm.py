@@ -22,7 +22,7 @@ QUICK = {
     "slurm-gres": ("--slurm-init-seconds-before-status-checks", "1"),
     "sbatch": ("--seconds-between-status-checks", "1"),
 }
-DRAWN = "data/miniature/gta5/digest"
+DRAWN = "data/miniature/gta5/certificate.json"
 CYCLEGAN = "results/miniature/translators/cyclegan-gta5/seed0"
 # Says who it is and waits for the file `go`; then makes the artefact as stand_in.py does.
 HELD = """#!/bin/sh
@@ -213,10 +213,12 @@ def test_jobs_left_behind_are_stopped_by_the_line_of_the_document(cluster, stand
 
 
 def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
-    seen, target = tmp_path / "seen", f"{CYCLEGAN}/digest"
+    seen, target = tmp_path / "seen", f"{CYCLEGAN}/certificate.json"
     first = stand_in(ON_GPU, "slurm", seen=seen)
     first.change("resources.translate.gpus", 1)
-    first.snakemake(*(f"{path}/digest" for path in first.planned(target) if "prepared" in path))
+    first.snakemake(
+        *(f"{path}/certificate.json" for path in first.planned(target) if "prepared" in path)
+    )
     worlds = [first, first.copy(tmp_path / "slurm-gres"), first.copy(tmp_path / "sbatch")]
     seen.unlink()
     for run in [Submitted(*each, target) for each in zip(worlds, PROFILES, strict=True)]:
@@ -252,7 +254,7 @@ def longer(local, tmp_path_factory):
     world = local.copy(tmp_path_factory.mktemp("longer") / "world")
     world.change("translators.cyclegan-gta5.steps", 60)
     world.change("training.save_every", 10**6)
-    world.snakemake(f"{CYCLEGAN}/digest")
+    world.snakemake(f"{CYCLEGAN}/certificate.json")
     return world
 
 
@@ -312,7 +314,7 @@ def test_a_training_job_saves_when_it_is_told_and_the_next_goes_on_to_the_same_b
         shutil.rmtree(world.root / "state")
         world.env["SLURM_CONF"] = cluster.env["SLURM_CONF"]
         world.write(longer.params)
-        run = Submitted(world, profile, f"{CYCLEGAN}/digest")
+        run = Submitted(world, profile, f"{CYCLEGAN}/certificate.json")
         lock = world.root / "state/miniature/translators/cyclegan-gta5/seed0/lock"
         until(lock.exists)
         time.sleep(0.3)
@@ -322,7 +324,7 @@ def test_a_training_job_saves_when_it_is_told_and_the_next_goes_on_to_the_same_b
         assert run.end().count("Trying to restart") == 1, case
         log = (world.root / "logs/miniature/translators/cyclegan-gta5/seed0.log").read_text()
         assert "goes on from step" in log, case
-        for name in ("weights.safetensors", "log.csv", "digest"):
+        for name in ("weights.safetensors", "log.csv", "certificate.json"):
             path = f"{CYCLEGAN}/{name}"
             assert (world.root / path).read_bytes() == (longer.root / path).read_bytes(), name
 

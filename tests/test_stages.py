@@ -5,11 +5,12 @@ from conftest import tiny
 from PIL import Image
 
 from madan import cli, config, figures, stages
-from madan.graph import Artefact, Graph
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 from madan.schema import Figure
 
 PICTURE = Figure(shows="graph")
-DRAWN = Artefact("figures", "graph")
+DRAWN = parse("figures/graph")
 
 
 @pytest.fixture

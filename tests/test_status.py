@@ -9,10 +9,11 @@ from conftest import tiny
 from test_graph import make
 
 from madan import certificates, config, status
-from madan.graph import MODULES, Artefact, Graph
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 
-RUN = Artefact("segmenters", "source-gta5")
-TABLE = Artefact("tables", "miou")
+RUN = parse("segmenters/source-gta5")
+TABLE = parse("tables/miou")
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def tell(graph, **more):
 
 def test_what_lacks_its_inputs_waits_and_what_has_them_is_next(graph):
     found = stands(graph)
-    assert found[Artefact("miniature", "gta5")] == ("next", "all that it needs is there")
+    assert found[parse("miniature/gta5")] == ("next", "all that it needs is there")
     assert found[RUN] == ("waiting", "for prepared/gta5/train/0, waiting")
     make(graph, *graph.inputs(RUN))
     assert stands(graph)[RUN][0] == "next"

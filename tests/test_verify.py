@@ -690,7 +690,7 @@ def test_the_report_is_shown_as_a_table_and_kept_as_json(command):
 def test_an_unusable_split_is_not_certified_and_what_stood_there_is_taken_away(command):
     assert command("verify", "gta5/train")[0] == 0
     folder = Path("data/verified/paper/gta5/train")
-    assert sorted(path.name for path in folder.iterdir()) == ["digest", "items.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["certificate.json", "items.json"]
     gta5 = command.data["gta5"]
     for item in layouts.items(gta5, "train"):
         item.label.write_bytes(b"")
@@ -722,7 +722,9 @@ def test_prepare_leaves_out_what_verify_left_out(command):
 def test_prepare_without_verify_says_what_to_do(command):
     code, said = command("prepare", "gta5/train/0")
     assert code == 1
-    assert "data/verified/paper/gta5/train/digest not found: make it with snakemake" in said
+    assert (
+        "data/verified/paper/gta5/train/certificate.json not found: make it with snakemake" in said
+    )
 
 
 def test_a_file_changed_since_verify_is_refused_by_prepare(command):
@@ -784,7 +786,7 @@ def test_a_full_disk_is_a_sentence_leaves_nothing_half_written_and_the_next_run_
     assert not [path for path in folder.rglob("*") if path.is_file()]
     subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
     assert command("prepare", "gta5/train/0")[0] == 0
-    assert len(list(folder.rglob("digest"))) == 1
+    assert len(list(folder.rglob("certificate.json"))) == 1
 
 
 @pytest.mark.parametrize("place", ["data/prepared", "data/verified", "results"])

@@ -18,7 +18,7 @@ FROM_MADAN = {
     f"{RESULTS}/stylised/madan/synthia/seed0",
     f"{RESULTS}/segmenters/madan-pixel/seed0",
     f"{RESULTS}/adaptations/madan/seed0",
-    f"{RESULTS}/scores/adaptations/madan/cityscapes-test/seed0",
+    f"{RESULTS}/scores/adaptations/madan/cityscapes/test/seed0",
     "results/miou.csv",
 }
 
@@ -130,7 +130,7 @@ def test_what_jobs_ask_a_scheduler_for_decides_no_result_and_reruns_nothing(done
 def test_a_job_asks_for_what_params_say_of_its_rule_up_to_the_longest(world):
     world.change("resources.translate", {"minutes": 7, "mem_mb": 123, "cpus": 2, "gpus": 1})
     world.change("resources.longest", 5)
-    said = world.snakemake("-n", f"{RESULTS}/translators/cyclegan-gta5/seed0/digest")
+    said = world.snakemake("-n", f"{RESULTS}/translators/cyclegan-gta5/seed0/certificate.json")
     job = next(part for part in said.split("\nrule ") if part.startswith("translate:"))
     assert {"mem_mb=123", "runtime=5", "gpu=1"} <= set(re.split(r"[, ]+", job.replace("\n", " ")))
     assert "threads: 2" in job
@@ -155,7 +155,7 @@ def test_snakemake_looks_for_jobs_only_when_one_has_ended(done):
     slow = Path(__file__).with_name("stand_in.py")
     quick.server().script(done.root / "bin/madan", slow, before="sleep 2")
     said = done.snakemake(
-        "--verbose", "--cores", "1", f"{RESULTS}/segmenters/madan-pixel/seed0/digest"
+        "--verbose", "--cores", "1", f"{RESULTS}/segmenters/madan-pixel/seed0/certificate.json"
     )
     assert said.count("rule stylise:") == 2 and said.count("rule segment:") == 1
     assert said.count("Resources before job selection") <= 4
@@ -197,17 +197,18 @@ def test_an_artefact_of_other_settings_without_provenance_is_refused_by_name(don
     assert done.planned() == set()
     done.change("training.adaptation.lr", 0.5)
     said = done.snakemake("-n", expect=1)
-    assert "results/miniature/adaptations/madan/seed0/digest" in said
-    assert "results/miniature/segmenters/source-gta5/seed0/digest" not in said
-    assert "rm results/miniature/adaptations/madan/seed0/digest" in said
+    assert "results/miniature/adaptations/madan/seed0/certificate.json" in said
+    assert "results/miniature/segmenters/source-gta5/seed0/certificate.json" not in said
+    assert "rm results/miniature/adaptations/madan/seed0/certificate.json" in said
 
 
 def test_an_artefact_swapped_under_its_provenance_is_refused(done):
     run = f"{RESULTS}/segmenters/source-gta5/seed0"
     shutil.copy(
-        done.root / f"{RESULTS}/segmenters/stage-1/seed0/digest", done.root / run / "digest"
+        done.root / f"{RESULTS}/segmenters/stage-1/seed0/certificate.json",
+        done.root / run / "certificate.json",
     )
-    assert f"{run}/digest" in done.snakemake("-n", expect=1)
+    assert f"{run}/certificate.json" in done.snakemake("-n", expect=1)
 
 
 def test_settings_changed_while_a_run_goes_on_are_caught_by_its_jobs(done):
@@ -229,7 +230,7 @@ def test_a_misspelt_key_ends_the_plan_with_one_sentence(world):
 
 
 def test_a_target_that_no_run_makes_is_refused_with_the_nearest(world):
-    said = world.snakemake("-n", f"{RESULTS}/segmenters/poled/seed0/digest", expect=1)
+    said = world.snakemake("-n", f"{RESULTS}/segmenters/poled/seed0/certificate.json", expect=1)
     assert "did you mean pooled?" in said and "Traceback" not in said
 
 
@@ -244,7 +245,7 @@ def test_missing_datasets_are_all_named_before_anything_that_needs_them_runs(wor
     assert "Traceback" not in said and not (world.root / "results").exists()
     (world.root / "data/raw/gta5/images").mkdir(parents=True)
     shard = "data/prepared/paper/gta5/train-600x1080/0-of-32"
-    assert world.planned(f"{shard}/digest") == {shard, "data/verified/paper/gta5/train"}
+    assert world.planned(f"{shard}/certificate.json") == {shard, "data/verified/paper/gta5/train"}
     said = world.snakemake("-n", expect=1)
     assert "data/raw/synthia," in said and "data/raw/gta5," not in said
 
@@ -268,10 +269,10 @@ def test_another_raw_file_is_verified_and_what_follows_from_it(done):
         path.parent.mkdir(parents=True)
         path.touch()
     of_val, of_train = (f"data/verified/paper/cityscapes/{split}" for split in ("val", "train"))
-    done.snakemake(f"{of_val}/digest", f"{of_train}/digest")
-    assert not done.planned(f"{of_val}/digest", f"{of_train}/digest")
+    done.snakemake(f"{of_val}/certificate.json", f"{of_train}/certificate.json")
+    assert not done.planned(f"{of_val}/certificate.json", f"{of_train}/certificate.json")
     image.with_name("b_leftImg8bit.png").touch()
-    assert done.planned(f"{of_val}/digest", f"{of_train}/digest") == {of_val}
+    assert done.planned(f"{of_val}/certificate.json", f"{of_train}/certificate.json") == {of_val}
 
 
 def test_the_papers_tables_plan_every_run_once_at_full_size(world):

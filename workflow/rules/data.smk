@@ -1,62 +1,77 @@
 # Raw images in native layouts, and the shards that training reads.
+DRAWN = Made("miniature/{domain}")
+VERIFIED = Made("verified/{domain}/{split}")
+PREPARED = Made("prepared/{domain}/{split}/{shard}")
+
+
+def raw(wildcards):
+    return stop_if_absent(wildcards.domain, absent_datasets) or VERIFIED.role("raw")(
+        wildcards
+    )
 
 
 rule miniature:
+    """Draw a domain of the miniature world in its native layout."""
+    input:
+        rebuild=DRAWN.rebuild,
     output:
-        "data/miniature/{domain}/digest",
+        update("data/miniature/{domain}/certificate.json"),
     log:
         "logs/miniature/{domain}.log",
     benchmark:
         "logs/miniature/{domain}.tsv"
-    priority: priority("miniature", "{domain}")
+    priority: DRAWN.priority
     threads: cpus("miniature")
     resources:
         **asks("miniature"),
     params:
-        planned=planned("miniature", "{domain}"),
+        planned=DRAWN.planned,
     shell:
         "madan miniature {wildcards.domain} --planned {params.planned} > {log} 2>&1"
 
 
-# What is usable without some pairs ends with 1; what was left out is in the report.
 rule verify:
+    """Look at every pair of a split and list what is usable."""
     input:
-        raw,
+        rebuild=VERIFIED.rebuild,
+        raw=raw,
     output:
-        "data/verified/{scale}/{domain}/{split}/digest",
-        "data/verified/{scale}/{domain}/{split}/items.json",
+        update("data/verified/{scale}/{domain}/{split}/certificate.json"),
     log:
         "logs/{scale}/verify/{domain}-{split}.log",
     benchmark:
         "logs/{scale}/verify/{domain}-{split}.tsv"
-    priority: priority("verified", "{domain}/{split}")
+    priority: VERIFIED.priority
     threads: cpus("verify")
     resources:
         **asks("verify"),
     params:
-        planned=planned("verified", "{domain}/{split}"),
+        planned=VERIFIED.planned,
+    # The exit code is 1 if some pairs are left out; the report names them.
     shell:
         "madan verify {wildcards.domain}/{wildcards.split} --jobs {threads}"
         " --planned {params.planned} > {log} 2>&1 || test $? -eq 1"
 
 
 rule prepare:
+    """Turn a shard of a split into arrays at training size."""
     input:
-        needed("prepared", "{domain}/{split}/{shard}"),
+        rebuild=PREPARED.rebuild,
+        verified=PREPARED.role("verified"),
     output:
-        "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/digest",
-        "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/images.npy",
-        "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/labels.npy",
+        update(
+            "data/prepared/{scale}/{domain}/{split}-{size}/{shard}-of-{shards}/certificate.json"
+        ),
     log:
         "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.log",
     benchmark:
         "logs/{scale}/prepared/{domain}/{split}-{size}-{shard}-of-{shards}.tsv"
-    priority: priority("prepared", "{domain}/{split}/{shard}")
+    priority: PREPARED.priority
     threads: cpus("prepare")
     resources:
         **asks("prepare"),
     params:
-        planned=planned("prepared", "{domain}/{split}/{shard}"),
+        planned=PREPARED.planned,
     shell:
         "madan prepare {wildcards.domain}/{wildcards.split}/{wildcards.shard}"
         " --planned {params.planned} > {log} 2>&1"

@@ -1,43 +1,52 @@
-# What others read: stylised datasets as releases, predictions as images. Made by name alone.
+# What others read: stylised datasets and predictions. Made only if they are named.
+RELEASE = Made("releases/{translator}/{source}")
+PREDICTIONS = Made("predictions/{kind}/{run}/{domain}/{split}")
 
 
 rule release:
+    """Write a source's raw images in the style of the target, in the source's layout."""
     input:
-        needed("releases", "{run}/{source}"),
+        rebuild=RELEASE.rebuild,
+        translator=RELEASE.role("translator"),
+        source=RELEASE.role("source"),
     output:
-        "results/{scale}/releases/{run}/{source}/seed{seed}/digest",
-        "results/{scale}/releases/{run}/{source}/seed{seed}/manifest.json",
-        "results/{scale}/releases/{run}/{source}/seed{seed}/SHA256SUMS",
+        update(
+            "results/{scale}/releases/{translator}/{source}/seed{seed}/certificate.json"
+        ),
     log:
-        "logs/{scale}/releases/{run}/{source}/seed{seed}.log",
+        "logs/{scale}/releases/{translator}/{source}/seed{seed}.log",
     benchmark:
-        "logs/{scale}/releases/{run}/{source}/seed{seed}.tsv"
+        "logs/{scale}/releases/{translator}/{source}/seed{seed}.tsv"
     threads: cpus("release")
     resources:
         **asks("release"),
     params:
-        planned=planned("releases", "{run}/{source}"),
+        planned=RELEASE.planned,
     shell:
-        "madan export stylised {wildcards.run} {wildcards.source} --seed {wildcards.seed}"
-        " --planned {params.planned} > {log} 2>&1"
+        "madan export stylised {wildcards.translator} {wildcards.source}"
+        " --seed {wildcards.seed} --planned {params.planned} > {log} 2>&1"
 
 
 rule predictions:
+    """Write the label images that a segmenter predicts on a split."""
     input:
-        needed("predictions", "{kind}/{run}/{domain}-{split}"),
+        rebuild=PREDICTIONS.rebuild,
+        segmenter=PREDICTIONS.role("segmenter"),
+        images=PREDICTIONS.role("images"),
     output:
-        "results/{scale}/predictions/{kind}/{run}/{domain}-{split}/seed{seed}/digest",
-        "results/{scale}/predictions/{kind}/{run}/{domain}-{split}/seed{seed}/manifest.json",
+        update(
+            "results/{scale}/predictions/{kind}/{run}/{domain}/{split}/seed{seed}/certificate.json"
+        ),
     log:
-        "logs/{scale}/predictions/{kind}/{run}/{domain}-{split}/seed{seed}.log",
+        "logs/{scale}/predictions/{kind}/{run}/{domain}/{split}/seed{seed}.log",
     benchmark:
-        "logs/{scale}/predictions/{kind}/{run}/{domain}-{split}/seed{seed}.tsv"
+        "logs/{scale}/predictions/{kind}/{run}/{domain}/{split}/seed{seed}.tsv"
     threads: cpus("predictions")
     resources:
         **asks("predictions"),
     params:
-        planned=planned("predictions", "{kind}/{run}/{domain}-{split}"),
+        planned=PREDICTIONS.planned,
     shell:
         "madan export predictions {wildcards.kind}/{wildcards.run}"
-        " {wildcards.domain}-{wildcards.split} --seed {wildcards.seed}"
+        " {wildcards.domain}/{wildcards.split} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"

@@ -1,133 +1,136 @@
-# The graph behind the rules: the package says what is made from what, and under which settings.
+# The graph behind the rules: the package says what is made from what and what is current.
 import os
 import signal
 import sys
-
-from snakemake.exceptions import WorkflowError
-from snakemake.io import IOFile
-from snakemake.persistence.file import FilePersistence
+from pathlib import Path
 
 # The package beside the Snakefile is what runs, whichever one is installed.
 sys.path.insert(0, str(workflow.basedir))
-path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, path)))
+package_path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, package_path)))
 
-from madan import guard
-from madan.graph import Artefact, Graph
 from madan.config import load
-from madan.schema import Refusal
+from madan.files import hold
 from madan.layouts import wanted
+from madan.pipeline import artefacts, checks, publishing, staleness
+from madan.pipeline.graph import Graph
+from madan.schema import Refusal
 
 if config:
-    raise WorkflowError(
-        "--config is not read: write it into params.yaml, which alone configures."
-    )
+    sys.exit("madan: --config is not read: write it into params.yaml instead.")
 try:
     GRAPH = Graph(load())
-    RECORDED = FilePersistence(nolock=True)
-    if not workflow.remote_exec:
-        guard.refuse_strangers(GRAPH, lambda path: RECORDED.params(IOFile(str(path))))
+    STALENESS = staleness.Staleness(GRAPH)
+    if OUTDATED := publishing.write_rebuild(STALENESS):
+        print(staleness.summary(OUTDATED), file=sys.stderr)
 except Refusal as refusal:
-    raise WorkflowError(str(refusal))
+    sys.exit(f"madan: {refusal}")
 
-if workflow.remote_exec:
-    # A scheduler's warning goes to every process of a job: it is madan's to save and leave.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
+# A scheduler warns every process of a job with this signal; madan saves its state and leaves.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 # With more --cores than the machine has, jobs would only wait for each other in its caches.
-SHARE = max(
+THREADS = max(
     GRAPH.params.training.threads,
-    (workflow.resource_settings.cores or 1) // len(os.sched_getaffinity(0)),
+    (workflow.cores or 1) // len(os.sched_getaffinity(0)),
 )
-
-# A profile's `gres_name` says what GPUs are called where only --gres=NAME:N is accepted.
-DEFAULTS = workflow.resource_settings.default_resources or {}
-GRES = DEFAULTS["gres_name"].raw if "gres_name" in DEFAULTS else None
 
 
 def cpus(rule):
-    return getattr(GRAPH.params.resources, rule).cpus or SHARE
+    return getattr(GRAPH.params.resources, rule).cpus or THREADS
 
 
 def asks(rule):
     wanted = GRAPH.params.resources
-    need, longest = getattr(wanted, rule), wanted.longest
+    need, longest, gres = getattr(wanted, rule), wanted.longest, wanted.gres
 
     def runtime(wildcards, attempt):
         return min(need.minutes * attempt, longest or need.minutes * attempt)
 
-    gpus = {"gres": f"{GRES}:{need.gpus}"} if GRES and need.gpus else {"gpu": need.gpus}
+    gpus = {"gres": f"{gres}:{need.gpus}"} if gres and need.gpus else {"gpu": need.gpus}
     return {"mem_mb": need.mem_mb, "runtime": runtime, **gpus}
 
 
-def node(kind, name, wildcards):
-    artefact = Artefact(kind, name.format(**wildcards), int(wildcards.get("seed", 0)))
-    try:
-        GRAPH.check(artefact)
-    except Refusal as refusal:
-        # As an exception it would drown in Snakemake's own lines.
-        sys.exit(f"madan: {refusal}")
-    return artefact
+class Made:
+    """What a rule makes, by the address that its wildcards complete."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def artefact(self, wildcards):
+        try:
+            seed = int(wildcards.get("seed", 0))
+            made = artefacts.parse(self.address.format(**wildcards), seed)
+            checks.check(made, GRAPH.params)
+        except Refusal as refusal:
+            sys.exit(f"madan: {refusal}")
+        return made
+
+    def without_times(self, wildcards, paths):
+        """Certificates alone decide: for what is not out of date, no file is too new."""
+        outdated = self.artefact(wildcards) in OUTDATED
+        return [str(path) if outdated else ancient(str(path)) for path in paths]
+
+    def rebuild(self, wildcards):
+        """A file that is newer than everything that is out of date."""
+        return self.without_times(wildcards, [publishing.REBUILD])
+
+    def role(self, name):
+        """The certificates of the inputs that play a role."""
+
+        def certificates(wildcards):
+            inputs = GRAPH.roles(self.artefact(wildcards))[name].values()
+            paths = [GRAPH.certificate(made) for named in inputs for made in named]
+            return self.without_times(wildcards, dict.fromkeys(paths))
+
+        return certificates
+
+    def planned(self, wildcards):
+        return GRAPH.planned(self.artefact(wildcards))
+
+    def priority(self, wildcards):
+        return GRAPH.priority(self.artefact(wildcards))
 
 
-def needed(kind, name):
-    def certificates(wildcards):
-        artefact = node(kind, name, wildcards)
-        mine = str(GRAPH.certificate(artefact))
-        paths = [str(GRAPH.certificate(other)) for other in GRAPH.inputs(artefact)]
-        if guard.outdated(GRAPH, artefact):
-            workflow.dag.forcefiles.add(mine)
-        # Without a record Snakemake goes by times, which a checkout leaves in any order.
-        elif RECORDED.params(IOFile(mine)) is None and guard.sound(GRAPH, artefact):
-            return [ancient(path) for path in paths]
-        return paths
-
-    return certificates
+def certificates(chosen):
+    return [str(GRAPH.certificate(artefact)) for artefact in chosen]
 
 
-def needed_by_table(name):
-    def certificates(wildcards):
-        table = node("tables", name, wildcards)
-        # Snakemake lets alone what is missing between two files that exist.
-        workflow.dag.forcefiles.update(guard.gone(GRAPH, table.name))
-        return needed("tables", name)(wildcards)
+def absent_datasets():
+    """The datasets that the tables have yet to read and whose folders do not exist."""
+    needed = [
+        made for made in GRAPH.everything() if isinstance(made, artefacts.Verified)
+    ]
+    unread = [
+        made.domain
+        for made in needed
+        if not GRAPH.inputs(made) and not GRAPH.certificate(made).exists()
+    ]
+    return [
+        name
+        for name in dict.fromkeys(unread)
+        if not GRAPH.params.dataset(name).root.exists()
+    ]
 
-    return certificates
+
+def absent_weights():
+    """The released weights that the tables have yet to import, with their missing files."""
+    needed = [
+        made for made in GRAPH.everything() if isinstance(made, artefacts.Imported)
+    ]
+    absent = [made for made in needed if GRAPH.settings(made)["content"] == "missing"]
+    return {made.run: GRAPH.params.released[made.run].file for made in absent}
 
 
-def tell_missing():
-    lines = [wanted(name, GRAPH.params.dataset(name)) for name in GRAPH.absent()]
+def stop_if_absent(name, absent):
+    """End before any job starts if raw data of this name is missing, and name all of it."""
+    if name not in absent():
+        return []
+    lines = [wanted(each, GRAPH.params.dataset(each)) for each in absent_datasets()]
     lines += [
-        f"{name}: {file}, released weights"
-        for name, file in GRAPH.absent_weights().items()
+        f"{each}: {file}, released weights" for each, file in absent_weights().items()
     ]
     sys.exit(
         "madan: these are missing; put them, or links, where params.yaml says:\n  "
         + "\n  ".join(lines)
         + "\n(docs/data.md has more; `scale: miniature` needs no download.)"
     )
-
-
-def raw(wildcards):
-    if wildcards.domain in GRAPH.absent():
-        tell_missing()
-    return needed("verified", "{domain}/{split}")(wildcards)
-
-
-def weights(wildcards):
-    if wildcards.run in GRAPH.absent_weights():
-        tell_missing()
-    return needed("released", "{run}")(wildcards)
-
-
-def planned(kind, name):
-    return lambda wildcards: GRAPH.planned(node(kind, name, wildcards))
-
-
-def priority(kind, name):
-    return lambda wildcards: GRAPH.priority(node(kind, name, wildcards))
-
-
-def shows(wildcards):
-    return GRAPH.params.figures[wildcards.run].shows

@@ -1,44 +1,58 @@
-# Pixel level: generators, and the datasets they make.
+# Pixel level: generators, and the stylised datasets that they make.
+TRANSLATOR = Made("translators/{translator}")
+STYLISED = Made("stylised/{translator}/{source}")
 
 
 rule translate:
+    """Train generators from the sources to the target."""
     input:
-        needed("translators", "{run}"),
+        rebuild=TRANSLATOR.rebuild,
+        sources=TRANSLATOR.role("sources"),
+        target=TRANSLATOR.role("target"),
+        start=TRANSLATOR.role("start"),
+        judges=TRANSLATOR.role("judges"),
+        task=TRANSLATOR.role("task"),
     output:
-        "results/{scale}/translators/{run}/seed{seed}/digest",
-        "results/{scale}/translators/{run}/seed{seed}/weights.safetensors",
-        "results/{scale}/translators/{run}/seed{seed}/log.csv",
+        update("results/{scale}/translators/{translator}/seed{seed}/certificate.json"),
+        update(
+            "results/{scale}/translators/{translator}/seed{seed}/weights.safetensors"
+        ),
+        update("results/{scale}/translators/{translator}/seed{seed}/log.csv"),
     log:
-        "logs/{scale}/translators/{run}/seed{seed}.log",
+        "logs/{scale}/translators/{translator}/seed{seed}.log",
     benchmark:
-        "logs/{scale}/translators/{run}/seed{seed}.tsv"
-    priority: priority("translators", "{run}")
+        "logs/{scale}/translators/{translator}/seed{seed}.tsv"
+    priority: TRANSLATOR.priority
     threads: cpus("translate")
     resources:
         **asks("translate"),
     params:
-        planned=planned("translators", "{run}"),
+        planned=TRANSLATOR.planned,
     shell:
-        "madan translate {wildcards.run} --seed {wildcards.seed}"
+        "madan translate {wildcards.translator} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"
 
 
 rule stylise:
+    """Send all prepared images of a source through its generator."""
     input:
-        needed("stylised", "{run}/{source}"),
+        rebuild=STYLISED.rebuild,
+        translator=STYLISED.role("translator"),
+        source=STYLISED.role("source"),
     output:
-        "results/{scale}/stylised/{run}/{source}/seed{seed}/digest",
-        "results/{scale}/stylised/{run}/{source}/seed{seed}/0/images.npy",
+        update(
+            "results/{scale}/stylised/{translator}/{source}/seed{seed}/certificate.json"
+        ),
     log:
-        "logs/{scale}/stylised/{run}/{source}/seed{seed}.log",
+        "logs/{scale}/stylised/{translator}/{source}/seed{seed}.log",
     benchmark:
-        "logs/{scale}/stylised/{run}/{source}/seed{seed}.tsv"
-    priority: priority("stylised", "{run}/{source}")
+        "logs/{scale}/stylised/{translator}/{source}/seed{seed}.tsv"
+    priority: STYLISED.priority
     threads: cpus("stylise")
     resources:
         **asks("stylise"),
     params:
-        planned=planned("stylised", "{run}/{source}"),
+        planned=STYLISED.planned,
     shell:
-        "madan stylise {wildcards.run} {wildcards.source} --seed {wildcards.seed}"
+        "madan stylise {wildcards.translator} {wildcards.source} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"

@@ -1,6 +1,8 @@
 # What people read: scores, tables, figures, and the report of what is finished (make report).
-
-
+SCORE = Made("scores/{kind}/{run}/{domain}/{split}")
+MIOU = Made("tables/miou")
+TABLE = Made("tables/{table}")
+FIGURE = Made("figures/{figure}")
 CATEGORIES = {
     "heatmap": "Tables",
     "translation": "Translation",
@@ -10,7 +12,15 @@ CATEGORIES = {
 }
 
 
-# Seconds each, and after all else: not worth a place in a cluster's queue.
+def shows(wildcards):
+    return GRAPH.params.figures[wildcards.figure].shows
+
+
+def category(wildcards):
+    return CATEGORIES.get(shows(wildcards), "Segmentation")
+
+
+# These take seconds each: not worth a place in a cluster's queue.
 localrules:
     miou,
     table,
@@ -18,98 +28,114 @@ localrules:
 
 
 rule evaluate:
+    """Score a segmenter on a split."""
     input:
-        needed("scores", "{kind}/{run}/{domain}-{split}"),
+        rebuild=SCORE.rebuild,
+        segmenter=SCORE.role("segmenter"),
+        images=SCORE.role("images"),
     output:
-        "results/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}/digest",
-        "results/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}/score.json",
+        update(
+            "results/{scale}/scores/{kind}/{run}/{domain}/{split}/seed{seed}/certificate.json"
+        ),
+        update(
+            "results/{scale}/scores/{kind}/{run}/{domain}/{split}/seed{seed}/score.json"
+        ),
     log:
-        "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.log",
+        "logs/{scale}/scores/{kind}/{run}/{domain}/{split}/seed{seed}.log",
     benchmark:
-        "logs/{scale}/scores/{kind}/{run}/{domain}-{split}/seed{seed}.tsv"
-    priority: priority("scores", "{kind}/{run}/{domain}-{split}")
+        "logs/{scale}/scores/{kind}/{run}/{domain}/{split}/seed{seed}.tsv"
+    priority: SCORE.priority
     threads: cpus("evaluate")
     resources:
         **asks("evaluate"),
     params:
-        planned=planned("scores", "{kind}/{run}/{domain}-{split}"),
+        planned=SCORE.planned,
     shell:
-        "madan evaluate {wildcards.kind}/{wildcards.run} {wildcards.domain}-{wildcards.split}"
+        "madan evaluate {wildcards.kind}/{wildcards.run} {wildcards.domain}/{wildcards.split}"
         " --seed {wildcards.seed} --planned {params.planned} > {log} 2>&1"
 
 
 rule miou:
+    """Collect the scores of the table miou."""
     input:
-        needed_by_table("miou"),
+        rebuild=MIOU.rebuild,
+        scores=MIOU.role("scores"),
     output:
         report(
-            "results/miou.csv",
+            update("results/miou.csv"),
             caption="../report/table.rst",
             category="Tables",
             labels={"name": "miou"},
         ),
-        "results/metrics.json",
-        "results/miou.digest",
+        update("results/metrics.json"),
+        update("results/miou.certificate.json"),
     log:
         "logs/tables/miou.log",
     benchmark:
         "logs/tables/miou.tsv"
     params:
-        planned=planned("tables", "miou"),
+        planned=MIOU.planned,
     shell:
         "madan table miou --planned {params.planned} > {log} 2>&1"
 
 
 rule table:
+    """Collect the scores of another table of params.yaml."""
     input:
-        needed_by_table("{run}"),
+        rebuild=TABLE.rebuild,
+        scores=TABLE.role("scores"),
     output:
         report(
-            "results/tables/{run}.csv",
+            update("results/tables/{table}.csv"),
             caption="../report/table.rst",
             category="Tables",
-            labels={"name": "{run}"},
+            labels={"name": "{table}"},
         ),
-        "results/tables/{run}.md",
-        "results/tables/{run}.tex",
-        "results/tables/differences/{run}.csv",
-        "results/tables/{run}.digest",
+        update("results/tables/{table}.md"),
+        update("results/tables/{table}.tex"),
+        update("results/tables/differences/{table}.csv"),
+        update("results/tables/{table}.certificate.json"),
     log:
-        "logs/tables/{run}.log",
+        "logs/tables/{table}.log",
     benchmark:
-        "logs/tables/{run}.tsv"
+        "logs/tables/{table}.tsv"
     params:
-        planned=planned("tables", "{run}"),
+        planned=TABLE.planned,
     shell:
-        "madan table {wildcards.run} --planned {params.planned} > {log} 2>&1"
+        "madan table {wildcards.table} --planned {params.planned} > {log} 2>&1"
 
 
 rule figure:
+    """Draw a figure of params.yaml."""
     input:
-        needed("figures", "{run}"),
+        rebuild=FIGURE.rebuild,
+        scores=FIGURE.role("scores"),
+        runs=FIGURE.role("runs"),
+        segmenters=FIGURE.role("segmenters"),
+        stylised=FIGURE.role("stylised"),
+        sources=FIGURE.role("sources"),
+        target=FIGURE.role("target"),
     output:
-        "results/{scale}/figures/{run}/digest",
+        update("results/{scale}/figures/{figure}/certificate.json"),
         report(
-            "results/{scale}/figures/{run}/figure.png",
+            update("results/{scale}/figures/{figure}/figure.png"),
             caption="../report/figure.rst",
-            category=lambda wildcards: CATEGORIES.get(
-                shows(wildcards), "Segmentation"
-            ),
-            labels={"name": "{run}"},
+            category=category,
+            labels={"name": "{figure}"},
         ),
-        "results/{scale}/figures/{run}/figure.pdf",
+        update("results/{scale}/figures/{figure}/figure.pdf"),
     log:
-        "logs/{scale}/figures/{run}.log",
+        "logs/{scale}/figures/{figure}.log",
     benchmark:
-        "logs/{scale}/figures/{run}.tsv"
+        "logs/{scale}/figures/{figure}.tsv"
     params:
-        planned=planned("figures", "{run}"),
+        planned=FIGURE.planned,
         shows=shows,
     shell:
-        "madan figure {wildcards.run} --planned {params.planned} > {log} 2>&1"
+        "madan figure {wildcards.figure} --planned {params.planned} > {log} 2>&1"
 
 
 rule finished:
-    # Tables and figures of runs that are finished; --report shows them.
+    """Make the tables and figures of the runs that are finished; --report shows them."""
     input:
-        [GRAPH.certificate(artefact) for artefact in guard.ready(GRAPH)],
+        certificates(staleness.ready(STALENESS)),

@@ -1,66 +1,81 @@
-# Segmenters: supervised training, and feature-level alignment.
+# Segmenters: imported weights, supervised training, and feature-level alignment.
+IMPORTED = Made("released/{imported}")
+SEGMENTER = Made("segmenters/{segmenter}")
+ADAPTATION = Made("adaptations/{adaptation}")
 
 
-rule released:
+rule import_weights:
+    """Turn weights that others published into safetensors."""
     input:
-        weights,
+        rebuild=IMPORTED.rebuild,
+        absent=lambda wildcards: stop_if_absent(wildcards.imported, absent_weights),
     output:
-        "results/{scale}/released/{run}/digest",
-        "results/{scale}/released/{run}/weights.safetensors",
-        "results/{scale}/released/{run}/report.json",
+        update("results/{scale}/released/{imported}/certificate.json"),
+        update("results/{scale}/released/{imported}/weights.safetensors"),
     log:
-        "logs/{scale}/released/{run}.log",
+        "logs/{scale}/released/{imported}.log",
     benchmark:
-        "logs/{scale}/released/{run}.tsv"
-    priority: priority("released", "{run}")
-    threads: cpus("released")
+        "logs/{scale}/released/{imported}.tsv"
+    priority: IMPORTED.priority
+    threads: cpus("import_weights")
     resources:
-        **asks("released"),
+        **asks("import_weights"),
     params:
-        planned=planned("released", "{run}"),
+        planned=IMPORTED.planned,
     shell:
-        "madan import {wildcards.run} --planned {params.planned} > {log} 2>&1"
+        "madan import {wildcards.imported} --planned {params.planned} > {log} 2>&1"
 
 
 rule segment:
+    """Train a segmenter on labelled sets."""
     input:
-        needed("segmenters", "{run}"),
+        rebuild=SEGMENTER.rebuild,
+        images=SEGMENTER.role("images"),
+        stylised=SEGMENTER.role("stylised"),
+        start=SEGMENTER.role("start"),
     output:
-        "results/{scale}/segmenters/{run}/seed{seed}/digest",
-        "results/{scale}/segmenters/{run}/seed{seed}/weights.safetensors",
-        "results/{scale}/segmenters/{run}/seed{seed}/log.csv",
+        update("results/{scale}/segmenters/{segmenter}/seed{seed}/certificate.json"),
+        update("results/{scale}/segmenters/{segmenter}/seed{seed}/weights.safetensors"),
+        update("results/{scale}/segmenters/{segmenter}/seed{seed}/log.csv"),
     log:
-        "logs/{scale}/segmenters/{run}/seed{seed}.log",
+        "logs/{scale}/segmenters/{segmenter}/seed{seed}.log",
     benchmark:
-        "logs/{scale}/segmenters/{run}/seed{seed}.tsv"
-    priority: priority("segmenters", "{run}")
+        "logs/{scale}/segmenters/{segmenter}/seed{seed}.tsv"
+    priority: SEGMENTER.priority
     threads: cpus("segment")
     resources:
         **asks("segment"),
     params:
-        planned=planned("segmenters", "{run}"),
+        planned=SEGMENTER.planned,
     shell:
-        "madan segment {wildcards.run} --seed {wildcards.seed}"
+        "madan segment {wildcards.segmenter} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"
 
 
 rule adapt:
+    """Align the features of a segmenter with those of the target."""
     input:
-        needed("adaptations", "{run}"),
+        rebuild=ADAPTATION.rebuild,
+        images=ADAPTATION.role("images"),
+        stylised=ADAPTATION.role("stylised"),
+        start=ADAPTATION.role("start"),
+        target=ADAPTATION.role("target"),
     output:
-        "results/{scale}/adaptations/{run}/seed{seed}/digest",
-        "results/{scale}/adaptations/{run}/seed{seed}/weights.safetensors",
-        "results/{scale}/adaptations/{run}/seed{seed}/log.csv",
+        update("results/{scale}/adaptations/{adaptation}/seed{seed}/certificate.json"),
+        update(
+            "results/{scale}/adaptations/{adaptation}/seed{seed}/weights.safetensors"
+        ),
+        update("results/{scale}/adaptations/{adaptation}/seed{seed}/log.csv"),
     log:
-        "logs/{scale}/adaptations/{run}/seed{seed}.log",
+        "logs/{scale}/adaptations/{adaptation}/seed{seed}.log",
     benchmark:
-        "logs/{scale}/adaptations/{run}/seed{seed}.tsv"
-    priority: priority("adaptations", "{run}")
+        "logs/{scale}/adaptations/{adaptation}/seed{seed}.tsv"
+    priority: ADAPTATION.priority
     threads: cpus("adapt")
     resources:
         **asks("adapt"),
     params:
-        planned=planned("adaptations", "{run}"),
+        planned=ADAPTATION.planned,
     shell:
-        "madan adapt {wildcards.run} --seed {wildcards.seed}"
+        "madan adapt {wildcards.adaptation} --seed {wildcards.seed}"
         " --planned {params.planned} > {log} 2>&1"

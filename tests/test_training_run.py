@@ -12,10 +12,11 @@ from test_graph import make
 from test_training import Walk
 
 from madan import assembly, certificates, checkpoints, config, training
-from madan.graph import Artefact, Graph
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 from madan.schema import Refusal
 
-ARTEFACT = Artefact("translators", "cyclegan-gta5")
+ARTEFACT = parse("translators/cyclegan-gta5")
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def weights(path):
 def test_kept_steps_are_given_out_and_say_which_they_are(go):
     folder = go("whole")
     names = {"weights.safetensors", "weights-step2.safetensors", "weights-step4.safetensors"}
-    assert {path.name for path in folder.iterdir()} == names | {"digest", "log.csv"}
+    assert {path.name for path in folder.iterdir()} == names | {"certificate.json", "log.csv"}
     told = {name: checkpoints.story(folder / name)["step"] for name in names}
     assert sorted(told.values()) == [2, 4, 6] and told["weights-step4.safetensors"] == 4
     two, four, six = (weights(folder / name) for name in sorted(names))
@@ -89,7 +90,7 @@ def test_a_run_that_is_asked_to_leave_ends_as_the_signal_says(go):
 def test_generators_of_a_kept_step_are_found_by_its_name(raw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     graph = Graph(config.resolve(tiny(raw)))
-    folder = graph.folder(Artefact("translators", "madan"))
+    folder = graph.folder(parse("translators/madan"))
     assert assembly.weights(graph, "translators/madan", 0) == folder / "weights.safetensors"
     kept = assembly.weights(graph, "translators/madan@120", 0)
     assert kept == folder / "weights-step120.safetensors"

@@ -7,11 +7,12 @@ from conftest import tiny
 from test_graph import make
 
 from madan import config, guard
-from madan.graph import Artefact, Graph
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 from madan.schema import Refusal
 
-RUN = Artefact("segmenters", "source-gta5")
-SHARD = Artefact("prepared", "gta5/train/0")
+RUN = parse("segmenters/source-gta5")
+SHARD = parse("prepared/gta5/train/0")
 
 
 @pytest.fixture
@@ -45,9 +46,9 @@ def test_everything_that_can_be_made_can_be_found_on_disk(graph):
 @pytest.mark.parametrize("kind", ["split", "figure", "unneeded run"])
 def test_what_no_table_needs_is_refused_too(kind, raw, graph):
     artefact = {
-        "split": Artefact("scores", "segmenters/source-gta5/cityscapes-val"),
-        "figure": Artefact("figures", "generators"),
-        "unneeded run": Artefact("segmenters", "oracle"),
+        "split": parse("scores/segmenters/source-gta5/cityscapes/val"),
+        "figure": parse("figures/generators"),
+        "unneeded run": parse("segmenters/oracle"),
     }[kind]
     make(graph, artefact)
     raw["training"]["segmenter"]["lr"] = raw["training"]["translator"]["lr"] = 0.5
@@ -59,7 +60,9 @@ def test_what_no_table_needs_is_refused_too(kind, raw, graph):
 
 def test_a_record_of_todays_settings_for_a_result_of_others_is_refused(changed):
     guard.refuse_strangers(changed, lambda path: ["'other'"])
-    with pytest.raises(Refusal, match="rm results/miniature/segmenters/source-gta5/seed0/digest"):
+    with pytest.raises(
+        Refusal, match="rm results/miniature/segmenters/source-gta5/seed0/certificate.json"
+    ):
         guard.refuse_strangers(changed, lambda path: [repr(changed.planned(RUN))])
 
 
@@ -92,8 +95,8 @@ def test_other_settings_other_bytes_and_other_inputs_cannot_be_vouched_for(
 
 
 def test_vouching_for_what_stands_on_something_unsound_is_refused(graph):
-    by_other_code(graph, Artefact("miniature", "gta5"))
-    with pytest.raises(Refusal, match="data/miniature/gta5/digest"):
+    by_other_code(graph, parse("miniature/gta5"))
+    with pytest.raises(Refusal, match="data/miniature/gta5/certificate.json"):
         guard.vouch(graph, [RUN], other_code=True)
 
 
@@ -109,8 +112,8 @@ def test_a_table_misses_its_certificate_and_files_behind_it(graph):
     for artefact in graph.scores("miou"):
         make(graph, artefact)
     table.write_text("row\n")
-    assert guard.gone(graph, "miou") == ["results/miou.digest"]
-    miou = Artefact("tables", "miou")
+    assert guard.gone(graph, "miou") == ["results/miou.certificate.json"]
+    miou = parse("tables/miou")
     line = graph.certify(miou, table.parent, [table])
     graph.certificate(miou).write_text(line)
     assert guard.gone(graph, "miou") == []

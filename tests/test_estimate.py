@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny
+from madan.plan import Line
 from test_graph import make
 
 from madan import config, plan
-from madan.graph import Artefact, Graph
-from madan.plan import Line
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_one_at_a_time_takes_the_sum(graph):
 
 def test_any_number_at_a_time_takes_the_longest_chain(graph):
     lines = seconds_each(graph)
-    first = Artefact("miniature", "gta5")
+    first = parse("miniature/gta5")
     assert plan.duration(graph, lines, 1000) == 1 + max(
         graph.priority(line.artefact) for line in lines
     )
@@ -45,7 +46,7 @@ def test_more_at_a_time_never_takes_longer_than_one(graph):
 
 
 def test_what_is_done_takes_no_time(graph):
-    done = graph.ancestry([Artefact("segmenters", "source-gta5")])
+    done = graph.ancestry([parse("segmenters/source-gta5")])
     lines = seconds_each(graph, done=done)
     assert plan.duration(graph, lines, 1) == len(lines) - len(done)
     assert plan.duration(graph, seconds_each(graph, done=graph.everything()), 1) == 0
@@ -59,12 +60,12 @@ def test_what_is_done_takes_no_time(graph):
         ("prepared", "synthia/train/1", 4, 4 * 64 * 128 * 4),
         ("stylised", "cyclegan-combined/both", 16, 16 * 64 * 128 * 3),
         ("segmenters", "pooled", 3, 0),
-        ("scores", "segmenters/pooled/cityscapes-test", 8, 0),
+        ("scores", "segmenters/pooled/cityscapes/test", 8, 0),
         ("tables", "miou", 1, 0),
     ],
 )
 def test_units_and_bytes_by_hand(graph, kind, name, units, size):
-    artefact = Artefact(kind, name)
+    artefact = parse(f"{kind}/{name}")
     assert plan._units(graph, artefact) == units
     assert plan._bytes(graph, artefact, units) == size
 
@@ -75,33 +76,31 @@ def test_published_counts_stand_for_data_that_are_not_there(raw, tmp_path, monke
     graph = Graph(config.resolve(raw))
     assert plan._images(graph, "gta5", "train") == 24966
     assert plan._images(graph, "cityscapes", "val") == 500
-    shard = Artefact("prepared", "cityscapes/val/0")
+    shard = parse("prepared/cityscapes/val/0")
     assert plan._units(graph, shard) == 63
     assert plan._bytes(graph, shard, 63) == 63 * (3 * 600 * 1080 + 1024 * 2048)
 
 
 def test_runs_that_differ_only_in_steps_sources_names_or_seed_are_tried_once(raw, graph):
-    alike = {
-        plan._alike(graph, Artefact("segmenters", name)) for name in ("source-gta5", "stage-1")
-    }
-    alike.add(plan._alike(graph, Artefact("segmenters", "source-gta5", 1)))
+    alike = {plan._alike(graph, parse(f"segmenters/{name}")) for name in ("source-gta5", "stage-1")}
+    alike.add(plan._alike(graph, parse("segmenters/source-gta5", 1)))
     raw["segmenters"]["source-gta5"]["steps"] = 77
     other = Graph(config.resolve(raw))
-    alike.add(plan._alike(other, Artefact("segmenters", "source-gta5")))
+    alike.add(plan._alike(other, parse("segmenters/source-gta5")))
     assert len(alike) == 1
-    gans = [Artefact("translators", f"cyclegan-{name}") for name in ("gta5", "synthia", "combined")]
+    gans = [parse(f"translators/cyclegan-{name}") for name in ("gta5", "synthia", "combined")]
     assert len({plan._alike(graph, gan) for gan in gans}) == 1
-    assert plan._alike(graph, Artefact("translators", "madan")) != plan._alike(graph, gans[0])
+    assert plan._alike(graph, parse("translators/madan")) != plan._alike(graph, gans[0])
     raw["training"]["segmenter"]["batch"] = 4
     wider = Graph(config.resolve(raw))
-    assert plan._alike(wider, Artefact("segmenters", "source-gta5")) not in alike
+    assert plan._alike(wider, parse("segmenters/source-gta5")) not in alike
 
 
 def test_an_artefact_of_other_settings_is_not_done(raw, graph, monkeypatch):
-    make(graph, Artefact("prepared", "gta5/train/0"))
+    make(graph, parse("prepared/gta5/train/0"))
     monkeypatch.setattr(plan, "calibrate", lambda g, *_: Costs())
     done = {line.artefact for line in plan.lines(graph, ["miou"], 1, 0) if line.done}
-    assert done == set(graph.ancestry([Artefact("prepared", "gta5/train/0")]))
+    assert done == set(graph.ancestry([parse("prepared/gta5/train/0")]))
     raw["miniature"]["seed"] = 7
     assert not any(line.done for line in plan.lines(Graph(config.resolve(raw)), ["miou"], 1, 0))
 

@@ -1,0 +1,46 @@
+"""Rule adapt: align the features of a segmenter with those of the target."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from madan import adaptation
+from madan.datasets import TrainingSet
+from madan.pipeline import settings
+from madan.pipeline.artefacts import Adaptation
+from madan.pipeline.edges import Role
+from madan.pipeline.jobs import inputs, training_run
+from madan.pipeline.publishing import Job
+from madan.schema import Params
+
+
+def adapt(
+    job: Job[Adaptation], images: Role, stylised: Role, start: Role, target: Role,
+    processes: int | None = None,
+) -> None:  # fmt: skip
+    """Align F, from the segmenter in `start` if there is any, with the target."""
+    artefact, training = job.artefact, job.params.training
+    run = job.params.adaptations[artefact.run]
+    after = run.method == "adda"
+    batch = 2 * (training.adaptation if after else training.segmenter).batch
+    loop = training_run.start(job, processes, batch)
+    net = inputs.starting_segmenter(job.graph, artefact.address, start)
+    names = job.params.sets(run)
+    [[name, shards]] = target.items()
+    made = method(
+        job.params,
+        artefact,
+        sets=inputs.training_sets(job.graph, names, images, stylised, labelled=not after),
+        target=inputs.image_set(job.graph, name, shards),
+        net=net,
+    )
+    check = made.check if isinstance(made, adaptation.Adda) else None
+    training_run.train(job, made, loop, {"F": net}, check=check)
+
+
+def method(
+    params: Params, artefact: Adaptation, *, sets: Sequence[TrainingSet], target: TrainingSet,
+    net: Any,
+) -> Any:  # fmt: skip
+    """Build the method of a run from its sets, its target and its segmenter."""
+    run, steps = params.adaptations[artefact.run], settings.steps(artefact, params)
+    return adaptation.build(params, run, net, sets, target, steps, artefact.seed)

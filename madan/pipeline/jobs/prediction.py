@@ -1,0 +1,35 @@
+"""What the jobs share that predict on a split: the segmenter, the images, the protocol."""
+
+from typing import Any
+
+from madan import checkpoints, training
+from madan.pipeline.artefacts import Predictions, Score
+from madan.pipeline.edges import Role
+from madan.pipeline.jobs import inputs
+from madan.pipeline.publishing import Job
+
+
+def opened(
+    job: Job[Score] | Job[Predictions], segmenter: Role, images: Role
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return a run's segmenter, the labelled images of a split, and the protocol of a score."""
+    params, artefact = job.params, job.artefact
+    [[trained]], [shards] = segmenter.values(), images.values()
+    inputs.start_process(params, artefact.seed)
+    shown = inputs.image_set(job.graph, artefact.domain, shards, labelled=True)
+    sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
+    metadata = checkpoints.story(inputs.weights(job.graph, trained))
+    protocol = {
+        "scale": params.scale,
+        "run": artefact.run,
+        "seed": artefact.seed,
+        "target": artefact.domain,
+        "split": artefact.split,
+        "images": len(shown),
+        "resolution": " ".join(sizes),
+        "checkpoint": metadata.get("checkpoint", "last step"),
+        "step": metadata["step"],
+        "torch": metadata["torch"],
+        "precision": training.resolved(params.training.segmenter.precision),
+    }
+    return inputs.segmenter(job.graph, trained), shown, protocol

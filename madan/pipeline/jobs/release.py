@@ -1,0 +1,37 @@
+"""Rule release: write a source's raw images in the style of the target, in the source's layout."""
+
+from madan import checkpoints, export, runs
+from madan import verify as verification
+from madan.pipeline.artefacts import Release
+from madan.pipeline.edges import Role
+from madan.pipeline.jobs import inputs
+from madan.pipeline.publishing import Job
+
+
+def release(job: Job[Release], translator: Role, source: Role) -> None:
+    """Write every usable raw image of a source as G_i makes it, at its own size."""
+    params, artefact = job.params, job.artefact
+    [[trained]] = translator.values()
+    run = runs.translator(params, "the command line", artefact.translator)
+    weights = inputs.weights(job.graph, trained, artefact.step)
+    metadata = {
+        "run": artefact.translator,
+        "translator": run.model_dump(),
+        "source": artefact.source,
+        "target": run.target,
+        "seed": artefact.seed,
+        "scale": params.scale,
+        "step": checkpoints.story(weights)["step"],
+        **job.graph.settings(artefact),
+        **job.digests,
+    }
+    members = [
+        export.Member(
+            name, params.dataset(name), verification.read(job.folder(split) / "items.json")
+        )
+        for name, [split] in source.items()
+    ]
+    generator = inputs.generator(job.graph, trained, artefact.source, artefact.step, artefact.seed)
+    target, precision = params.dataset(run.target), params.training.translator.stylise_precision
+    with job.publish() as out:
+        export.release(generator, members, target, out, precision, params.export, metadata)

@@ -1,0 +1,34 @@
+"""Rule segment: train a segmenter on labelled sets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from madan.datasets import TrainingSet
+from madan.pipeline import settings
+from madan.pipeline.artefacts import Segmenter
+from madan.pipeline.edges import Role
+from madan.pipeline.jobs import inputs, training_run
+from madan.pipeline.publishing import Job
+from madan.schema import Params
+from madan.segmentation import Supervised
+
+
+def segment(
+    job: Job[Segmenter], images: Role, stylised: Role, start: Role, processes: int | None = None
+) -> None:
+    """Train F on the sets of a run, from the segmenter in `start` if there is any."""
+    artefact, schedule = job.artefact, job.params.training.segmenter
+    loop = training_run.start(job, processes, schedule.batch)
+    net = inputs.starting_segmenter(job.graph, artefact.address, start)
+    names = job.params.segmenters[artefact.run].train_on
+    sets = inputs.training_sets(job.graph, names, images, stylised)
+    made = method(job.params, artefact, sets=sets, net=net)
+    training_run.train(job, made, loop, made.modules, schedule.precision)
+
+
+def method(
+    params: Params, artefact: Segmenter, *, sets: Sequence[TrainingSet], net: Any
+) -> Supervised:
+    """Build the method of a run from its labelled sets and its segmenter."""
+    steps = settings.steps(artefact, params)
+    return Supervised(net, sets, params.training.segmenter, steps, artefact.seed)

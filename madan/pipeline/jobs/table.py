@@ -1,0 +1,54 @@
+"""Rule table: collect the scores of a table of params.yaml."""
+
+import json
+
+import pandas as pd
+
+from madan import pages, tables
+from madan.files import write_whole
+from madan.pipeline import certificates
+from madan.pipeline.artefacts import Table
+from madan.pipeline.edges import Role
+from madan.pipeline.graph import Graph
+from madan.pipeline.publishing import Job
+from madan.pipeline.staleness import Staleness
+
+
+def table(job: Job[Table], scores: Role) -> pd.DataFrame:
+    """Write the files of a table and its certificate; return its lines."""
+    graph, artefact = job.graph, job.artefact
+    found = collected(graph, artefact, scores)
+    made = tables.lines(found)
+    texts = pages.files(made, artefact.table, job.params)
+    texts["metrics"] = json.dumps(tables.metrics(found), indent=1) + "\n"
+    paths = artefact.pages
+    for key, path in paths.items():
+        write_whole(path, texts[key])
+    certificate = job.certificate(paths.values(), job.folder(artefact))
+    certificates.write(graph.certificate(artefact), certificate)
+    return made
+
+
+def partial(graph: Graph, artefact: Table) -> str:
+    """Return the page of a table with the scores that are current by now."""
+    current = Staleness(graph).is_current
+    scores = {
+        row: [score for score in named if current(score)]
+        for row, named in graph.roles(artefact)["scores"].items()
+    }
+    made = tables.lines(collected(graph, artefact, scores))
+    return pages.files(made, artefact.table, graph.params)["md"]
+
+
+def collected(graph: Graph, artefact: Table, scores: Role) -> list[tables.Score]:
+    """Return the scores of a table, rows in their order and seeds within a row."""
+    found = []
+    for row in graph.params.tables[artefact.table].rows:
+        for score in scores[row.row]:
+            settings, code = graph.chain(score)
+            certificate = certificates.read(graph.certificate(score))
+            data = certificate.data if certificate else ""
+            about = {"settings": settings, "code": code, "data": data}
+            path = graph.folder(score) / "score.json"
+            found.append(tables.Score(row.row, row.setting, path, about))
+    return found

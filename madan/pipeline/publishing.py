@@ -1,0 +1,166 @@
+"""A job: it checks its inputs, makes an artefact, certifies it and moves it to its place."""
+
+import contextlib
+import fcntl
+import json
+import platform
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from madan import config
+from madan.config import digest
+from madan.files import digest_files, fingerprint, locked, replace_folder, write_whole
+from madan.pipeline import artefacts, certificates, checks
+from madan.pipeline.artefacts import Artefact
+from madan.pipeline.certificates import Certificate
+from madan.pipeline.graph import Graph
+from madan.pipeline.staleness import Reason, Staleness, contents, outdated
+from madan.schema import Refusal
+
+REBUILD = Path("state/rebuild.json")  # What the last plan of Snakemake found out of date.
+LOCKS, VERIFIED = Path("state/locks"), Path("state/verified")
+
+
+Made = TypeVar("Made", bound=Artefact, covariant=True)
+
+
+class Job(Generic[Made]):
+    """The making of one artefact of a graph."""
+
+    def __init__(self, graph: Graph, artefact: Made):
+        self.graph = graph
+        self.params = graph.params
+        self.artefact = artefact
+        self.roles = graph.roles(artefact)
+        self.inputs = contents(graph, artefact)
+
+    def folder(self, other: Artefact) -> Path:
+        """Return where an input of the job lies."""
+        return self.graph.folder(other)
+
+    @property
+    def key(self) -> str:
+        """A digest of all that decides the artefact: settings, code and the content of inputs."""
+        return digest([self.graph.planned(self.artefact), self.inputs])
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests of settings and code of the artefact, and of the content of its inputs."""
+        settings, code = self.graph.settings(self.artefact), self.graph.code(self.artefact)
+        return {"settings": digest(settings), "code": digest(code), "inputs": digest(self.inputs)}
+
+    @contextlib.contextmanager
+    def publish(self) -> Iterator[Path]:
+        """Give a temporary folder that becomes the artefact, certified, if the block ends well.
+
+        Refusal if another process is making it, such as one that a killed Snakemake left behind.
+        """
+        folder = self.folder(self.artefact)
+        fresh = folder.with_name(f".{folder.name}.new")
+        with locked(LOCKS / folder, folder):
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            try:
+                yield fresh
+                files = sorted(path for path in fresh.rglob("*") if path.is_file())
+                certificate = self.certificate(files, fresh)
+                certificates.write(fresh / "certificate.json", certificate)
+                replace_folder(fresh, folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+
+    def certificate(self, files: Iterable[Path], folder: Path) -> Certificate:
+        """Return the certificate of the artefact whose files, in a folder, are these."""
+        graph, artefact, files = self.graph, self.artefact, list(files)
+        content = digest_files(files, folder)
+        behind = {_data(graph, other) for other in graph.inputs(artefact)}
+        is_data = isinstance(artefact, DATA)
+        return Certificate(
+            artefact=str(artefact),
+            content=content,
+            files=len(files),
+            settings=graph.settings(artefact),
+            code=graph.code(artefact),
+            inputs=contents(graph, artefact),
+            data=content if is_data else digest(sorted(behind)),
+        )
+
+
+DATA = (artefacts.Drawn, artefacts.Verified, artefacts.Prepared, artefacts.Imported)
+
+
+def open_job(address: str, seed: int | None, planned: str | None) -> Job | None:
+    """Load params.yaml and return the job that makes an artefact, after checking its inputs.
+
+    With `planned`, the digest that Snakemake passes: Refusal if settings or code changed since, and
+    None if the artefact was out of date at that time and is current by now, because its inputs came
+    out with the content that it was made from.
+    """
+    graph = Graph(config.load())
+    artefact = artefacts.parse(address, graph.params.seeds[0] if seed is None else seed)
+    checks.check(artefact, graph.params)
+    if planned and planned != graph.planned(artefact):
+        raise Refusal(
+            f"params.yaml or the code changed since {artefact} was planned; nothing was made. "
+            "Run snakemake again to plan with what is there now."
+        )
+    staleness = Staleness(graph)
+    if planned and str(artefact) in read_rebuild() and staleness.is_current(artefact):
+        print(f"{artefact} is current: its inputs have the content that it was made from")
+        return None
+    for other in graph.inputs(artefact):
+        if reason := staleness.reason(other):
+            path = graph.certificate(other)
+            raise Refusal(f"{other} is needed, but {reason.text}. Make it: snakemake {path}")
+        verify(graph, other)
+    return Job(graph, artefact)
+
+
+def write_rebuild(staleness: Staleness) -> dict[Artefact, Reason]:
+    """Write which artefacts on disk are out of date, and return them with their reasons."""
+    found = outdated(staleness)
+    if found or read_rebuild() or not REBUILD.exists():
+        write_whole(REBUILD, json.dumps([str(artefact) for artefact in found], indent=1) + "\n")
+    return found
+
+
+def read_rebuild() -> list[str]:
+    """Return the artefacts that were out of date when Snakemake last planned."""
+    try:
+        return list(json.loads(REBUILD.read_text()))
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def verify(graph: Graph, artefact: Artefact) -> None:
+    """Refuse an artefact whose files are not those that its certificate was written for.
+
+    Files that this machine has read before and that look unchanged are not read again. A drawn
+    domain is left out: `prepare` decodes and checks each of its images.
+    """
+    if isinstance(artefact, artefacts.Drawn):
+        return
+    folder, path = graph.folder(artefact), graph.certificate(artefact)
+    certificate, files = certificates.read(path), artefact.files(graph.params)
+    memory = VERIFIED / platform.node() / folder
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    # One job reads the files; others that need the same ones wait for its result.
+    with memory.with_name(f"{memory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        content = certificate.content if certificate else ""
+        state = json.dumps([content, [fingerprint(file) for file in files]])
+        if memory.exists() and memory.read_text() == state:
+            return
+        if digest_files(files, folder) != content:
+            raise Refusal(
+                f"{folder} is damaged: its files are not those for which its certificate, {path}, "
+                f"was written; delete {path} and run again, and it is made anew."
+            )
+        write_whole(memory, state)
+
+
+def _data(graph: Graph, artefact: Artefact) -> str:
+    certificate = certificates.read(graph.certificate(artefact))
+    return certificate.data if certificate else ""

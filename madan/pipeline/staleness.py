@@ -1,0 +1,233 @@
+"""Which artefacts are current, and why others are not.
+
+An artefact is current if its certificate promises today's settings and code, its files are there,
+its inputs have the content that it was made from, and all its inputs are current.
+"""
+
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from madan import layouts
+from madan.files import digest_files, remembered
+from madan.pipeline import artefacts, raw
+from madan.pipeline.artefacts import Artefact
+from madan.pipeline.certificates import Certificate, Inputs, read
+from madan.pipeline.graph import Graph
+from madan.pipeline.settings import changes
+from madan.schema import Refusal
+
+SMALL = (artefacts.Table, artefacts.Figure, artefacts.Score)  # Their bytes are compared, too.
+MEMORY = Path("state/current")
+NAMED = 3  # examples in a message
+
+
+class Reason(NamedTuple):
+    """Why an artefact is not current: one of the words below, and a text for people."""
+
+    why: str  # missing, settings, code, files, inputs, follows
+    text: str
+
+
+class Staleness:
+    """What is current of one graph; each artefact is looked at once."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self._reasons: dict[Artefact, Reason | None] = {}
+
+    def is_current(self, artefact: Artefact) -> bool:
+        """Return whether an artefact is as it would be made now."""
+        return self.reason(artefact) is None
+
+    def reason(self, artefact: Artefact) -> Reason | None:
+        """Return why an artefact is not current, None if it is."""
+        if artefact not in self._reasons:
+            before = [self.reason(other) for other in self.graph.inputs(artefact)]
+            found = self.own_reason(artefact)
+            self._reasons[artefact] = found or _follows(self.graph.inputs(artefact), before)
+        return self._reasons[artefact]
+
+    def own_reason(self, artefact: Artefact) -> Reason | None:
+        """Return why an artefact is not current, whatever its inputs are."""
+        graph, path = self.graph, self.graph.certificate(artefact)
+        certificate = read(path)
+        if certificate is None:
+            damaged = path.exists()
+            return Reason("missing", f"{path} cannot be read" if damaged else "it is not made yet")
+        if certificate.artefact != str(artefact):
+            return Reason("files", f"{path} is the certificate of {certificate.artefact}")
+        settings = graph.settings(artefact)
+        if certificate.settings != settings:
+            return Reason("settings", "; ".join(changes(certificate.settings, settings)))
+        code = graph.code(artefact)
+        if certificate.code != code:
+            names = sorted(certificate.code.items() ^ code.items())
+            changed = dict.fromkeys(f"{name.replace('.', '/')}.py" for name, _ in names)
+            return Reason("code", f"{', '.join(changed)} changed")
+        if missing := _damage(graph, artefact, certificate):
+            return Reason("files", missing)
+        return _other_inputs(certificate, contents(graph, artefact))
+
+
+def contents(graph: Graph, artefact: Artefact) -> Inputs:
+    """Return the content of each input of an artefact, by role, name and address.
+
+    An input without a certificate has the content "missing".
+    """
+    found: Inputs = {}
+    for role, by_name in graph.roles(artefact).items():
+        for name, inputs in by_name.items():
+            for other in inputs:
+                certificate = read(graph.certificate(other))
+                content = certificate.content if certificate else "missing"
+                found.setdefault(role, {}).setdefault(name, {})[str(other)] = content
+    if isinstance(artefact, artefacts.Verified) and not found:
+        dataset = graph.params.dataset(artefact.domain)
+        where = f"{graph.params.scale}/{artefact.name}"
+        stored = read(graph.certificate(artefact))
+        if stored and not dataset.root.exists():
+            return stored.inputs  # What was verified counts where the raw files are gone.
+        return {"raw": {artefact.domain: {str(dataset.root): raw.content(dataset, where)}}}
+    return found
+
+
+def on_disk(graph: Graph) -> list[Artefact]:
+    """Return the artefacts that have a certificate and that params.yaml can name, inputs first."""
+    existing = {each for each in _nameable(graph) if graph.certificate(each).exists()}
+    return [each for each in graph.ancestry(existing) if each in existing]
+
+
+def outdated(staleness: Staleness) -> dict[Artefact, Reason]:
+    """Return the artefacts on disk that are not current, inputs first, each with its reason."""
+    reasons = {each: staleness.reason(each) for each in on_disk(staleness.graph)}
+    return {artefact: reason for artefact, reason in reasons.items() if reason}
+
+
+def summary(found: dict[Artefact, Reason]) -> str:
+    """Say how many artefacts on disk are made anew when a target needs them, and why."""
+    groups: dict[str, list[Artefact]] = {}
+    for artefact, reason in found.items():
+        follows = reason.why == "follows"
+        groups.setdefault("they are made from these" if follows else reason.text, []).append(
+            artefact
+        )
+    lines = [f"madan: {len(found)} results are out of date and are made anew if they are needed:"]
+    for text, members in groups.items():
+        names = ", ".join(map(str, members[:NAMED]))
+        more = f" and {len(members) - NAMED} more" if len(members) > NAMED else ""
+        lines.append(f"  {len(members)} because {text} ({names}{more})")
+    return "\n".join(lines)
+
+
+def made_by_name(graph: Graph) -> list[Artefact]:
+    """Return the tables and figures on disk that need nothing but what the tables need."""
+    needed = set(graph.everything())
+    return [
+        each
+        for each in on_disk(graph)
+        if isinstance(each, artefacts.Table)
+        or (isinstance(each, artefacts.Figure) and set(graph.inputs(each)) <= needed)
+    ]
+
+
+def ready(staleness: Staleness) -> list[Artefact]:
+    """Return the tables and figures of params.yaml all of whose inputs are current."""
+    graph, current = staleness.graph, staleness.is_current
+    shown: list[Artefact] = [artefacts.Table(name) for name in graph.params.tables]
+    shown += [artefacts.Figure(name) for name in graph.params.figures]
+    return [each for each in shown if all(current(other) for other in graph.inputs(each))]
+
+
+def check(graph: Graph) -> None:
+    """Refuse if results/miou.csv, or a table or figure made by name, is not current."""
+    staleness = Staleness(graph)
+    shown = dict.fromkeys([artefacts.Table("miou"), *made_by_name(graph)])
+    reasons = {each: staleness.reason(each) for each in graph.ancestry(shown)}
+    wrong = {each: reason for each, reason in reasons.items() if reason}
+    if wrong:
+        raise Refusal(f"{summary(wrong).removeprefix('madan: ')}\nRun snakemake, or dvc repro.")
+
+
+def _follows(inputs: list[Artefact], reasons: list[Reason | None]) -> Reason | None:
+    """The reason of an artefact whose inputs are not all current."""
+    for other, reason in zip(inputs, reasons, strict=True):
+        if reason:
+            state = "is missing" if reason.why == "missing" else "is out of date"
+            return Reason("follows", f"{other} {state}")
+    return None
+
+
+def _damage(graph: Graph, artefact: Artefact, certificate: Certificate) -> str:
+    """What is wrong with the files of an artefact: how many there are; of small ones the bytes."""
+    files, folder = artefact.files(graph.params), graph.folder(artefact)
+    if len(files) != certificate.files:
+        return f"{len(files)} files are in {folder}, {certificate.files} were made"
+    if not isinstance(artefact, SMALL):
+        return ""
+    memory = MEMORY / platform.node() / f"{graph.certificate(artefact)}"
+    if remembered(memory, files, lambda: digest_files(files, folder)) != certificate.content:
+        return f"files of {graph.certificate(artefact)} were changed after they were made"
+    return ""
+
+
+def _other_inputs(certificate: Certificate, now: Inputs) -> Reason | None:
+    """The reason of an artefact that was made from other inputs than those of today."""
+    if certificate.inputs == now:
+        return None
+    before, after = _pairs(certificate.inputs), _pairs(now)
+    names = dict.fromkeys(address for address, _ in sorted(before ^ after))
+    shown = ", ".join([*names][:NAMED]) + (" and others" if len(names) > NAMED else "")
+    return Reason("inputs", f"it was made from another content of {shown}" if names else "roles")
+
+
+def _pairs(inputs: Inputs) -> set[tuple[str, str]]:
+    return {
+        pair
+        for by_name in inputs.values()
+        for contents in by_name.values()
+        for pair in contents.items()
+    }
+
+
+def _nameable(graph: Graph) -> Iterator[Artefact]:
+    """Every artefact that params.yaml can name at its scale."""
+    params, splits = graph.params, layouts.SPLITS
+    datasets = [name for name, domain in params.domains.items() if not domain.union]
+    for name in datasets:
+        if params.scale == "miniature":
+            yield artefacts.Drawn(name)
+        for split in splits:
+            yield artefacts.Verified(name, split)
+            for shard in range(params.domains[name].shards):
+                yield artefacts.Prepared(name, split, shard)
+    for run in params.released:
+        yield artefacts.Imported(run)
+    for seed in params.every_seed:
+        yield from _nameable_of(graph, seed, datasets)
+    yield from map(artefacts.Figure, params.figures)
+    yield from map(artefacts.Table, params.tables)
+
+
+def _nameable_of(graph: Graph, seed: int, datasets: list[str]) -> Iterator[Artefact]:
+    params, scored = graph.params, [f"released/{run}" for run in graph.params.released]
+    for run, translator in params.translators.items():
+        yield artefacts.Translator(run, seed)
+        scored += [f"translators/{run}"] if translator.task else []
+        for name in [run, *(f"{run}@{step}" for step in translator.keep)]:
+            for source in translator.sources:
+                yield artefacts.Stylised(name, source, seed)
+                yield artefacts.Release(name, source, seed)
+    for run in params.released:
+        for source in params.domains:
+            yield artefacts.Stylised(run, source, seed)
+    for made in (artefacts.Segmenter, artefacts.Adaptation):
+        for run in getattr(params, made.kind):
+            yield made(run, seed)
+            scored.append(f"{made.kind}/{run}")
+    for address in scored:
+        for name in datasets:
+            for split in layouts.SPLITS:
+                yield artefacts.Score(address, name, split, seed)
+                yield artefacts.Predictions(address, name, split, seed)
