@@ -21,7 +21,7 @@ import numpy as np
 from pairs import document, machine, took
 
 from madan import config, datasets, labels, schema, startup
-from madan.plan import Noise
+from madan.pipeline.trials import Noise
 
 SIZE = (64, 128)
 LINES: list[tuple[str, str, list[int]]] = [

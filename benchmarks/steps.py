@@ -8,7 +8,7 @@ from pairs import Pair, Row, Size, apart, row, took
 from plain import PlainFCN8s, PlainSources, adam
 
 from madan import batches, config, schema, segmentation, training, translation
-from madan.plan import Noise
+from madan.pipeline.trials import Noise
 from madan.schema import Params
 
 LATE = 998  # of 1000 steps: every gate is open, and F_A is due

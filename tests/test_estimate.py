@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny
-from madan.plan import Line
 from test_graph import make
 
-from madan import config, plan
+from madan import config
+from madan.pipeline import estimate
 from madan.pipeline.artefacts import parse
+from madan.pipeline.estimate import Line
 from madan.pipeline.graph import Graph
 
 
@@ -25,22 +26,22 @@ def seconds_each(graph, took=1.0, done=()):
 
 def test_one_at_a_time_takes_the_sum(graph):
     lines = seconds_each(graph)
-    assert plan.duration(graph, lines, 1) == len(lines)
+    assert estimate.duration(graph, lines, 1) == len(lines)
 
 
 def test_any_number_at_a_time_takes_the_longest_chain(graph):
     lines = seconds_each(graph)
     first = parse("miniature/gta5")
-    assert plan.duration(graph, lines, 1000) == 1 + max(
+    assert estimate.duration(graph, lines, 1000) == 1 + max(
         graph.priority(line.artefact) for line in lines
     )
     slow = [line._replace(seconds=100.0) if line.artefact == first else line for line in lines]
-    assert plan.duration(graph, slow, 1000) >= 100 + graph.priority(first)
+    assert estimate.duration(graph, slow, 1000) >= 100 + graph.priority(first)
 
 
 def test_more_at_a_time_never_takes_longer_than_one(graph):
     lines = seconds_each(graph)
-    one, two, three = (plan.duration(graph, lines, many) for many in (1, 2, 3))
+    one, two, three = (estimate.duration(graph, lines, many) for many in (1, 2, 3))
     assert len(lines) / 3 <= three <= two <= one
     assert two >= len(lines) / 2
 
@@ -48,8 +49,8 @@ def test_more_at_a_time_never_takes_longer_than_one(graph):
 def test_what_is_done_takes_no_time(graph):
     done = graph.ancestry([parse("segmenters/source-gta5")])
     lines = seconds_each(graph, done=done)
-    assert plan.duration(graph, lines, 1) == len(lines) - len(done)
-    assert plan.duration(graph, seconds_each(graph, done=graph.everything()), 1) == 0
+    assert estimate.duration(graph, lines, 1) == len(lines) - len(done)
+    assert estimate.duration(graph, seconds_each(graph, done=graph.everything()), 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -66,48 +67,50 @@ def test_what_is_done_takes_no_time(graph):
 )
 def test_units_and_bytes_by_hand(graph, kind, name, units, size):
     artefact = parse(f"{kind}/{name}")
-    assert plan._units(graph, artefact) == units
-    assert plan._bytes(graph, artefact, units) == size
+    assert estimate._units(artefact, graph.params) == units
+    assert estimate._bytes(artefact, graph.params) == size
 
 
 def test_published_counts_stand_for_data_that_are_not_there(raw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     raw["scale"] = "paper"
     graph = Graph(config.resolve(raw))
-    assert plan._images(graph, "gta5", "train") == 24966
-    assert plan._images(graph, "cityscapes", "val") == 500
+    assert estimate._images(graph.params, "gta5", "train") == 24966
+    assert estimate._images(graph.params, "cityscapes", "val") == 500
     shard = parse("prepared/cityscapes/val/0")
-    assert plan._units(graph, shard) == 63
-    assert plan._bytes(graph, shard, 63) == 63 * (3 * 600 * 1080 + 1024 * 2048)
+    assert estimate._units(shard, graph.params) == 63
+    assert estimate._bytes(shard, graph.params) == 63 * (3 * 600 * 1080 + 1024 * 2048)
 
 
 def test_runs_that_differ_only_in_steps_sources_names_or_seed_are_tried_once(raw, graph):
-    alike = {plan._alike(graph, parse(f"segmenters/{name}")) for name in ("source-gta5", "stage-1")}
-    alike.add(plan._alike(graph, parse("segmenters/source-gta5", 1)))
+    alike = {
+        estimate._alike(graph, parse(f"segmenters/{name}")) for name in ("source-gta5", "stage-1")
+    }
+    alike.add(estimate._alike(graph, parse("segmenters/source-gta5", 1)))
     raw["segmenters"]["source-gta5"]["steps"] = 77
     other = Graph(config.resolve(raw))
-    alike.add(plan._alike(other, parse("segmenters/source-gta5")))
+    alike.add(estimate._alike(other, parse("segmenters/source-gta5")))
     assert len(alike) == 1
     gans = [parse(f"translators/cyclegan-{name}") for name in ("gta5", "synthia", "combined")]
-    assert len({plan._alike(graph, gan) for gan in gans}) == 1
-    assert plan._alike(graph, parse("translators/madan")) != plan._alike(graph, gans[0])
+    assert len({estimate._alike(graph, gan) for gan in gans}) == 1
+    assert estimate._alike(graph, parse("translators/madan")) != estimate._alike(graph, gans[0])
     raw["training"]["segmenter"]["batch"] = 4
     wider = Graph(config.resolve(raw))
-    assert plan._alike(wider, parse("segmenters/source-gta5")) not in alike
+    assert estimate._alike(wider, parse("segmenters/source-gta5")) not in alike
 
 
 def test_an_artefact_of_other_settings_is_not_done(raw, graph, monkeypatch):
     make(graph, parse("prepared/gta5/train/0"))
-    monkeypatch.setattr(plan, "calibrate", lambda g, *_: Costs())
-    done = {line.artefact for line in plan.lines(graph, ["miou"], 1, 0) if line.done}
+    monkeypatch.setattr(estimate, "calibrate", lambda g, *_: Costs())
+    done = {line.artefact for line in estimate.lines(graph, ["miou"], 1, 0) if line.done}
     assert done == set(graph.ancestry([parse("prepared/gta5/train/0")]))
     raw["miniature"]["seed"] = 7
-    assert not any(line.done for line in plan.lines(Graph(config.resolve(raw)), ["miou"], 1, 0))
+    assert not any(line.done for line in estimate.lines(Graph(config.resolve(raw)), ["miou"], 1, 0))
 
 
 class Costs(dict):
     def __missing__(self, key):
-        return plan.Cost(1, 1, 1, 1)
+        return estimate.Cost(1, 1, 1, 1)
 
 
 @pytest.mark.slow

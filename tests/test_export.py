@@ -350,8 +350,8 @@ def test_tiles_decide_releases_alone(raw, graph):
     raw["export"]["overlap"] = 8
     other = Graph(config.resolve(raw))
     for kind, same in (("releases", False), ("stylised", True)):
-        artefact = Artefact(kind, "cyclegan-gta5/gta5")
-        assert (graph.promise(artefact) == other.promise(artefact)) == same
+        artefact = parse(f"{kind}/cyclegan-gta5/gta5")
+        assert (graph.settings(artefact) == other.settings(artefact)) == same
 
 
 @pytest.mark.parametrize(

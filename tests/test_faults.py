@@ -21,6 +21,8 @@ import pytest
 from conftest import World, params_yaml, tiny
 
 from madan import config, schema, states
+from madan.pipeline import settings
+from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 
 pytestmark = pytest.mark.faults
@@ -72,7 +74,7 @@ class Small(World):
         self.graph = Graph(config.resolve(params))
 
     def folder(self, method):
-        return self.root / self.graph.folder(Artefact(*METHODS[method]))
+        return self.root / self.graph.folder(parse("/".join(METHODS[method])))
 
     def states(self, method):
         kind, name = METHODS[method]
@@ -102,15 +104,15 @@ def finished(tmp_path_factory):
     raw = params_yaml()
     world = Small(tmp_path_factory.mktemp("small"), small(raw))
     world.took = {}
-    for artefact in world.graph.ancestry([Artefact(*run) for run in METHODS.values()]):
+    for artefact in world.graph.ancestry([parse("/".join(run)) for run in METHODS.values()]):
         words = artefact.name.split("/") if artefact.kind == "stylised" else [artefact.name]
         shown = forked.steps()
         made = forked.start(world.root, COMMANDS[artefact.kind], *words, shown=shown)
-        if artefact[:2] in METHODS.values():
+        if (artefact.kind, artefact.name) in METHODS.values():
             forked.wait_for(lambda: shown.first.value >= 0 or made.exitcode)  # noqa: B023
         begun = time.monotonic()
         assert forked.finish(made) == 0, world.said()
-        world.took[artefact[:2]] = time.monotonic() - begun
+        world.took[artefact.kind, artefact.name] = time.monotonic() - begun
     yield world
     for (method, fault), found in sorted(TABLE.items()):
         where = collections.Counter(place for place, _ in found)
@@ -182,7 +184,7 @@ def kills(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_job_killed_at_random_moments_ends_with_the_same_bits(finished, world, method):
     rng = random.Random(f"{method} 1")
-    steps = world.graph.steps(Artefact(*METHODS[method]))
+    steps = settings.steps(parse("/".join(METHODS[method])), world.graph.params)
     left, due = kills(method), None
     while left:
         world.clear(method)

@@ -3,7 +3,8 @@
 import pytest
 from conftest import tiny, write_set
 
-from madan import adaptation, config, gallery, schema, segmentation, training
+from madan import adaptation, config, schema, segmentation, training
+from madan.pipeline.jobs import pictures
 from madan.translation import Translator
 
 
@@ -58,4 +59,4 @@ def logged(params, sets, name):
 )
 def test_every_term_of_a_log_has_a_name_in_words(params, sets, name, some):
     terms = logged(params, sets, name)
-    assert some <= terms <= set(gallery.TERMS)
+    assert some <= terms <= set(pictures.TERMS)

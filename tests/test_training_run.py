@@ -11,9 +11,11 @@ from safetensors import safe_open
 from test_graph import make
 from test_training import Walk
 
-from madan import assembly, certificates, checkpoints, config, training
+from madan import checkpoints, config, training
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
+from madan.pipeline.jobs import inputs, training_run
+from madan.pipeline.publishing import Job
 from madan.schema import Refusal
 
 ARTEFACT = parse("translators/cyclegan-gta5")
@@ -34,9 +36,9 @@ def go(raw, tmp_path, monkeypatch):
         for other in graph.inputs(ARTEFACT):
             if not graph.certificate(other).exists():
                 make(graph, other)
-        run = assembly.training_run(graph, ARTEFACT, None)
-        method = Walk(kill)
-        assembly.train(graph, ARTEFACT, method, run, method.modules, kept=method.modules)
+        job = Job(graph, ARTEFACT)
+        run, method = training_run.start(job, None, 1), Walk(kill)
+        training_run.train(job, method, run, method.modules, kept=method.modules)
         return graph.folder(ARTEFACT).absolute()
 
     return go
@@ -56,7 +58,6 @@ def test_kept_steps_are_given_out_and_say_which_they_are(go):
     two, four, six = (weights(folder / name) for name in sorted(names))
     assert not torch.equal(two["net.0.weight"], four["net.0.weight"])
     assert not torch.equal(four["net.0.weight"], six["net.0.weight"])
-    certificates.verify(folder, folder.with_name("read"))
     assert not list(folder.parents[4].glob("state/**/*.safetensors"))
 
 
@@ -91,8 +92,8 @@ def test_generators_of_a_kept_step_are_found_by_its_name(raw, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     graph = Graph(config.resolve(tiny(raw)))
     folder = graph.folder(parse("translators/madan"))
-    assert assembly.weights(graph, "translators/madan", 0) == folder / "weights.safetensors"
-    kept = assembly.weights(graph, "translators/madan@120", 0)
+    assert inputs.weights(graph, parse("translators/madan")) == folder / "weights.safetensors"
+    kept = inputs.weights(graph, parse("translators/madan"), 120)
     assert kept == folder / "weights-step120.safetensors"
 
 
@@ -103,10 +104,10 @@ def test_the_task_segmenter_of_a_translator_is_its_segmenter(raw, tmp_path, monk
     graph = Graph(config.resolve(tiny(raw)))
     training.begin(0, 1)
     task = segmentation.build(graph.params.networks.segmenter)
-    path = assembly.weights(graph, "translators/joint", 0)
+    path = inputs.weights(graph, parse("translators/joint"))
     os.makedirs(path.parent)
     checkpoints.save(path, {"FA": task}, {})
-    loaded = assembly.segmenter(graph, "translators/joint", 0)
+    loaded = inputs.segmenter(graph, parse("translators/joint"))
     for one, other in zip(task.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -119,8 +120,8 @@ def test_a_judge_of_another_width_or_depth_is_refused(raw, tmp_path, monkeypatch
     graph = Graph(config.resolve(tiny(raw)))
     training.begin(0, 1)
     judge = segmentation.build(graph.params.networks.segmenter.model_copy(update=other))
-    path = assembly.weights(graph, "segmenters/source-gta5", 0)
+    path = inputs.weights(graph, parse("segmenters/source-gta5"))
     os.makedirs(path.parent)
     checkpoints.save(path, {"F": judge}, {})
     with pytest.raises(Refusal, match="do not fit the network of params.yaml"):
-        assembly.segmenter(graph, "segmenters/source-gta5", 0)
+        inputs.segmenter(graph, parse("segmenters/source-gta5"))

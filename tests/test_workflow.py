@@ -1,14 +1,18 @@
 """The graph: which jobs a change of settings, code or files plans, and what is refused."""
 
+import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 import quick
-from conftest import PROJECT, ROWS, World, params_yaml, tiny
+from conftest import PROJECT, ROWS, World, params_yaml, ran, tiny
+from test_graph import WIRINGS
 
 from madan import config
+from madan.pipeline.artefacts import parse
+from madan.pipeline.graph import Graph
 
 RESULTS = "results/miniature"
 VGG16 = "data/raw/vgg16-397923af.pth"
@@ -21,6 +25,7 @@ FROM_MADAN = {
     f"{RESULTS}/scores/adaptations/madan/cityscapes/test/seed0",
     "results/miou.csv",
 }
+FROM_ADAPTATION = {path for path in FROM_MADAN if "adaptations" in path or "miou" in path}
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +128,7 @@ def test_save_every_decides_no_result_and_reruns_nothing(done):
 def test_what_jobs_ask_a_scheduler_for_decides_no_result_and_reruns_nothing(done):
     for rule in done.params["resources"]:
         need = {"minutes": 7, "mem_mb": 123, "cpus": 2, "gpus": 1}
-        done.change(f"resources.{rule}", 5 if rule == "longest" else need)
+        done.change(f"resources.{rule}", {"longest": 5, "gres": "gpu"}.get(rule, need))
     assert done.planned() == set()
 
 
@@ -145,7 +150,9 @@ def test_every_rule_that_a_cluster_runs_asks_under_its_own_name_and_says_its_pla
                 continue
             asks = f'threads: cpus("{name}")' in rule and f'**asks("{name}")' in rule
             assert asks != (name in local), name
-            assert "planned=planned(" in rule, f"{name}: profiles/sbatch names jobs by their plan"
+            assert ".planned,\n" in rule, f"{name}: profiles/sbatch names jobs by their plan"
+            assert ".rebuild,\n" in rule, f"{name}: what is out of date is not made anew"
+            assert rule.split("\n")[1].strip().startswith('"""'), f"{name}: no docstring"
 
 
 def test_snakemake_looks_for_jobs_only_when_one_has_ended(done):
@@ -192,29 +199,114 @@ def test_another_seed_leaves_the_first_as_it_is(done):
     assert planned and not {path for path in planned if "seed0" in path}
 
 
-def test_an_artefact_of_other_settings_without_provenance_is_refused_by_name(done):
+def test_settings_changed_without_snakemakes_records_are_made_anew_and_counted(done):
     shutil.rmtree(done.root / ".snakemake")
     assert done.planned() == set()
     done.change("training.adaptation.lr", 0.5)
-    said = done.snakemake("-n", expect=1)
-    assert "results/miniature/adaptations/madan/seed0/certificate.json" in said
-    assert "results/miniature/segmenters/source-gta5/seed0/certificate.json" not in said
-    assert "rm results/miniature/adaptations/madan/seed0/certificate.json" in said
+    said = done.snakemake("-n")
+    assert "1 because training.adaptation.lr was 0.0001, is 0.5 (adaptations/madan seed 0)" in said
+    assert done.planned() == {
+        path for path in FROM_MADAN if "adaptations" in path or "miou" in path
+    }
 
 
-def test_an_artefact_swapped_under_its_provenance_is_refused(done):
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--persistence-backend", "db"],
+        ["--rerun-triggers", "params"],
+        ["--rerun-triggers", "code", "input", "software-env"],
+        ["--rerun-triggers", "mtime"],
+        ["--workflow-profile", "none"],
+        ["--max-checksum-file-size", "0"],
+        ["--ignore-incomplete"],
+    ],
+    ids=" ".join,
+)
+def test_no_option_of_snakemake_takes_old_results_for_todays(done, options):
+    done.change("training.adaptation.lr", 0.5)
+    assert ran(done.snakemake("-n", *options)) == FROM_ADAPTATION
+    done.snakemake("--touch", *options)
+    assert ran(done.snakemake("-n", *options)) == FROM_ADAPTATION
+    done.snakemake(*options)
+    assert "Nothing to be done" in done.snakemake("-n", *options)
+
+
+def test_touching_cleaning_and_listing_change_nothing(done):
+    table = (done.root / "results/miou.csv").read_bytes()
+    for words in (["--touch"], ["--cleanup-metadata", "results/miou.csv"], ["--summary"],
+                  ["--list"], ["--delete-all-output", "-n"], ["--rulegraph"]):  # fmt: skip
+        done.snakemake(*words)
+        assert done.planned() == set(), words
+    assert (done.root / "results/miou.csv").read_bytes() == table
+
+
+def test_what_is_forced_is_made_again_with_the_same_bytes_and_nothing_else(done):
+    before = (done.root / "results/miou.csv").read_bytes()
+    said = done.snakemake("--forcerun", "adapt", "--until", "adapt")
+    assert ran(said) == {f"{RESULTS}/adaptations/madan/seed0"}
+    assert done.planned() == set()
+    assert (done.root / "results/miou.csv").read_bytes() == before
+
+
+def test_a_finished_world_is_finished_from_another_folder_and_whatever_its_times(done, tmp_path):
+    paths = sorted((done.root / "results").rglob("*"), reverse=True)
+    for number, path in enumerate(paths):
+        os.utime(path, (1e9 + number, 1e9 + number))
+    assert done.planned() == set()
+    for path in paths:
+        os.utime(path, (4e9, 4e9))  # A clock that was once wrong.
+    assert done.planned() == set()
+    done.change("training.adaptation.lr", 0.5)
+    assert f"{RESULTS}/adaptations/madan/seed0" in ran(done.snakemake())
+    other = done.beside(tmp_path)
+    said = other.snakemake("-n", "--directory", done.root, "--snakefile", done.root / "Snakefile")
+    assert "Nothing to be done" in said
+
+
+def test_a_certificate_of_another_artefact_is_noticed(done):
     run = f"{RESULTS}/segmenters/source-gta5/seed0"
-    shutil.copy(
-        done.root / f"{RESULTS}/segmenters/stage-1/seed0/certificate.json",
-        done.root / run / "certificate.json",
-    )
-    assert f"{run}/certificate.json" in done.snakemake("-n", expect=1)
+    other = done.root / f"{RESULTS}/segmenters/stage-1/seed0/certificate.json"
+    shutil.copy(other, done.root / run / "certificate.json")
+    assert run in done.planned()
+
+
+@pytest.mark.parametrize("change", WIRINGS)
+def test_another_wiring_plans_exactly_its_jobs_and_what_follows(done, change):
+    file, old, new, kinds_of_code = WIRINGS[change]
+    edit(done.root / "madan" / file, old, new)
+    planned = kinds(done.planned())
+    assert planned and (kinds_of_code & {"translators", "segmenters"} <= planned)
+    done.snakemake()
+    assert done.planned() == set()
+
+
+def test_rulegraph_has_the_arrows_of_the_roles_alone(done):
+    said = done.snakemake("--forceall", "--rulegraph", "dot")
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', said))
+    arrows = {(names[a], names[b]) for a, b in re.findall(r"(\d+) -> (\d+)", said)}
+    assert ("translate", "stylise") in arrows and ("stylise", "segment") in arrows
+    assert ("miniature", "verify") in arrows and ("evaluate", "miou") in arrows
+    # F_A of a translator goes on as F of stage 3; nothing else of a segmenter is a translator's.
+    graph = Graph(config.resolve(done.params))
+    made = [each for each in graph.ancestry([parse("tables/miou")]) if each.kind == "segmenters"]
+    starts = [
+        each for run in made for named in graph.roles(run)["start"].values() for each in named
+    ]
+    assert (("translate", "segment") in arrows) == any(e.kind == "translators" for e in starts)
+    assert ("translate", "adapt") not in arrows and ("prepare", "miou") not in arrows
+
+
+def test_list_shows_what_every_rule_does(world):
+    said = world.snakemake("--list")
+    for line in ("Train generators from the sources to the target.", "Score a segmenter"):
+        assert line in said
 
 
 def test_settings_changed_while_a_run_goes_on_are_caught_by_its_jobs(done):
     planned = "0.0"
     said = done.run("madan", "segment", "source-gta5", "--planned", planned, expect=1).stdout
-    assert "changed since segmenters/source-gta5 was planned" in said
+    assert "changed since segmenters/source-gta5 seed 0 was planned" in said
 
 
 def test_command_line_configuration_is_refused(world):

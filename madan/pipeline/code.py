@@ -44,34 +44,14 @@ def code(package: Path, root: str) -> dict[str, str]:
 
 def modules(package: Path, root: str) -> dict[str, str]:
     """Compute the digest of every module behind a root module, by its name below the package."""
-    return {name: _digest(_file(package, name)) for name in sorted(_closure(package, root))}
-
-
-def _closure(package: Path, root: str) -> set[str]:
-    found: set[str] = set()
-    waiting = [root]
+    found, waiting = dict[str, str](), [root]
     while waiting:
         name = waiting.pop()
         if name not in found and name not in LEFT_OUT:
-            found.add(name)
-            waiting += _imports(package, name)
-    return found
-
-
-def _imports(package: Path, name: str) -> list[str]:
-    """The package's modules that a module imports, by their names below the package."""
-    found: list[str] = []
-    for node in ast.walk(_tree(_file(package, name))):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    below = [each.removeprefix("madan.") for each in found if each.startswith("madan.")]
-    return [each for each in below if _is_module(package, each)]
-
-
-def _is_module(package: Path, name: str) -> bool:
-    return _file(package, name).is_file()
+            path = _file(package, name)
+            found[name], imported = _module(path, path.stat().st_mtime_ns)
+            waiting += [each for each in imported if _file(package, each).is_file()]
+    return dict(sorted(found.items()))
 
 
 def _file(package: Path, name: str) -> Path:
@@ -79,8 +59,21 @@ def _file(package: Path, name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(_syntax(_tree(path)).encode()).hexdigest()[:16]
+@functools.lru_cache(maxsize=4096)
+def _module(path: Path, changed: int) -> tuple[str, list[str]]:
+    """The digest of a module's syntax and what it imports of the package, below the package."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise Refusal(f"{path} line {error.lineno} is not valid Python: {error.msg}.") from None
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    below = [each.removeprefix("madan.") for each in found if each.startswith("madan.")]
+    return hashlib.sha256(_syntax(tree).encode()).hexdigest()[:16], below
 
 
 def _syntax(node: object) -> str:
@@ -105,15 +98,3 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
         and isinstance(first.value.value, str)
     )
     return body[1:] if documented else body
-
-
-def _tree(path: Path) -> ast.Module:
-    return _parsed(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=512)
-def _parsed(path: Path, changed: int) -> ast.Module:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise Refusal(f"{path} line {error.lineno} is not valid Python: {error.msg}.") from None

@@ -21,6 +21,7 @@ from madan.schema import Refusal
 SMALL = (artefacts.Table, artefacts.Figure, artefacts.Score)  # Their bytes are compared, too.
 MEMORY = Path("state/current")
 NAMED = 3  # examples in a message
+MISSING = "missing"  # the content of an input without a certificate
 
 
 class Reason(NamedTuple):
@@ -74,14 +75,14 @@ class Staleness:
 def contents(graph: Graph, artefact: Artefact) -> Inputs:
     """Return the content of each input of an artefact, by role, name and address.
 
-    An input without a certificate has the content "missing".
+    An input without a certificate has the content MISSING.
     """
     found: Inputs = {}
     for role, by_name in graph.roles(artefact).items():
         for name, inputs in by_name.items():
             for other in inputs:
                 certificate = read(graph.certificate(other))
-                content = certificate.content if certificate else "missing"
+                content = certificate.content if certificate else MISSING
                 found.setdefault(role, {}).setdefault(name, {})[str(other)] = content
     if isinstance(artefact, artefacts.Verified) and not found:
         dataset = graph.params.dataset(artefact.domain)
@@ -173,21 +174,24 @@ def _damage(graph: Graph, artefact: Artefact, certificate: Certificate) -> str:
 
 
 def _other_inputs(certificate: Certificate, now: Inputs) -> Reason | None:
-    """The reason of an artefact that was made from other inputs than those of today."""
-    if certificate.inputs == now:
+    """The reason of an artefact that was made from other inputs than those that exist today."""
+    before, after = _flat(certificate.inputs), _flat(now)
+    gone = {key for key in after.items() if key[1] == MISSING}
+    names = dict.fromkeys(key[-1] for key, _ in sorted((before.items() ^ after.items()) - gone))
+    missing = {key[-1] for key, _ in gone}
+    if not names.keys() - missing:
         return None
-    before, after = _pairs(certificate.inputs), _pairs(now)
-    names = dict.fromkeys(address for address, _ in sorted(before ^ after))
     shown = ", ".join([*names][:NAMED]) + (" and others" if len(names) > NAMED else "")
-    return Reason("inputs", f"it was made from another content of {shown}" if names else "roles")
+    return Reason("inputs", f"it was made from another content of {shown}")
 
 
-def _pairs(inputs: Inputs) -> set[tuple[str, str]]:
+def _flat(inputs: Inputs) -> dict[tuple[str, str, str], str]:
+    """The content of each input by role, name and address."""
     return {
-        pair
-        for by_name in inputs.values()
-        for contents in by_name.values()
-        for pair in contents.items()
+        (role, name, address): content
+        for role, by_name in inputs.items()
+        for name, by_address in by_name.items()
+        for address, content in by_address.items()
     }
 
 
