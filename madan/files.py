@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ def replace_folder(fresh: Path, folder: Path) -> None:
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def not_in_the_future(path: Path) -> None:
+    """Set the time of a file to now if a wrong clock gave it one that is still to come."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_mtime > time.time():
+            os.utime(path)
 
 
 def flush(folder: Path) -> None:

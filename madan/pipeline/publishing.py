@@ -5,6 +5,7 @@ import fcntl
 import json
 import platform
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -119,18 +120,23 @@ def open_job(address: str, seed: int | None, planned: str | None) -> Job | None:
 
 
 def write_rebuild(staleness: Staleness) -> dict[Artefact, Reason]:
-    """Write which artefacts on disk are out of date, and return them with their reasons."""
+    """Write which artefacts on disk are out of date, and return them with their reasons.
+
+    If there are any, the file is newer than them and has another content each time.
+    """
     found = outdated(staleness)
     if found or read_rebuild() or not REBUILD.exists():
-        write_whole(REBUILD, json.dumps([str(artefact) for artefact in found], indent=1) + "\n")
+        names = [str(artefact) for artefact in found]
+        stored = {"planned": time.time_ns(), "outdated": names}
+        write_whole(REBUILD, json.dumps(stored, indent=1) + "\n")
     return found
 
 
 def read_rebuild() -> list[str]:
     """Return the artefacts that were out of date when Snakemake last planned."""
     try:
-        return list(json.loads(REBUILD.read_text()))
-    except (OSError, ValueError, TypeError):
+        return list(json.loads(REBUILD.read_text())["outdated"])
+    except (OSError, ValueError, TypeError, KeyError):
         return []
 
 

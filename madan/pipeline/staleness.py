@@ -7,7 +7,7 @@ its inputs have the content that it was made from, and all its inputs are curren
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from madan import layouts
 from madan.files import digest_files, remembered
@@ -45,9 +45,13 @@ class Staleness:
     def reason(self, artefact: Artefact) -> Reason | None:
         """Return why an artefact is not current, None if it is."""
         if artefact not in self._reasons:
-            before = [self.reason(other) for other in self.graph.inputs(artefact)]
+            inputs = self.graph.inputs(artefact)
+            follows = _follows(inputs, [self.reason(other) for other in inputs])
             found = self.own_reason(artefact)
-            self._reasons[artefact] = found or _follows(self.graph.inputs(artefact), before)
+            made = found is None or found.why != "missing"
+            # The settings of a table hold the history of its rows, which says less than `follows`.
+            first = follows if made and isinstance(artefact, artefacts.Table) else None
+            self._reasons[artefact] = first or found or follows
         return self._reasons[artefact]
 
     def own_reason(self, artefact: Artefact) -> Reason | None:
@@ -61,7 +65,7 @@ class Staleness:
             return Reason("files", f"{path} is the certificate of {certificate.artefact}")
         settings = graph.settings(artefact)
         if certificate.settings != settings:
-            return Reason("settings", "; ".join(changes(certificate.settings, settings)))
+            return Reason("settings", _changed(certificate.settings, settings))
         code = graph.code(artefact)
         if certificate.code != code:
             names = sorted(certificate.code.items() ^ code.items())
@@ -158,6 +162,13 @@ def _follows(inputs: list[Artefact], reasons: list[Reason | None]) -> Reason | N
             state = "is missing" if reason.why == "missing" else "is out of date"
             return Reason("follows", f"{other} {state}")
     return None
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Which settings changed; of the history of a table's rows only that it changed."""
+    texts = changes(before, now)
+    shown = [text for text in texts if not text.startswith("rows.")]
+    return "; ".join(shown or ["settings or code behind its rows changed"])
 
 
 def _damage(graph: Graph, artefact: Artefact, certificate: Certificate) -> str:

@@ -10,7 +10,7 @@ package_path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, package_path)))
 
 from madan.config import load
-from madan.files import hold
+from madan.files import hold, not_in_the_future
 from madan.layouts import wanted
 from madan.pipeline import artefacts, checks, publishing, staleness
 from madan.pipeline.graph import Graph
@@ -67,7 +67,9 @@ class Made:
 
     def without_times(self, wildcards, paths):
         """Certificates alone decide: for what is not out of date, no file is too new."""
-        outdated = self.artefact(wildcards) in OUTDATED
+        outdated, paths = self.artefact(wildcards) in OUTDATED, list(paths)
+        for path in [GRAPH.certificate(self.artefact(wildcards)), *paths]:
+            not_in_the_future(path)
         return [str(path) if outdated else ancient(str(path)) for path in paths]
 
     def rebuild(self, wildcards):
