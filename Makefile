@@ -7,7 +7,7 @@ CORES ?= 8
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup miou report publish schema lint test faults bench growth clean
+.PHONY: setup miou report publish schema overview lint test faults orders bench growth clean
 
 setup: $(VENV)/.installed
 
@@ -36,9 +36,14 @@ schema: setup
 	$(BIN)/python -c "import json, madan.schema as s; print(json.dumps(s.Params.model_json_schema(), indent=1))" \
 	  > workflow/schemas/params.schema.json
 
+# The list of modules in docs/overview.md, from their docstrings.
+overview: setup
+	$(BIN)/python docs/list_modules.py
+
 lint: setup
-	ruff format --check madan tests benchmarks
-	ruff check madan tests benchmarks
+	ruff format --check madan tests benchmarks docs
+	ruff check madan tests benchmarks docs
+	$(BIN)/python docs/list_modules.py --check
 	mypy
 	snakefmt --check Snakefile workflow
 	$(BIN)/python tests/snakemake_lint.py
@@ -50,6 +55,10 @@ test: lint
 # The tests that kill jobs and damage files, with more kills, and the table of what was lost.
 faults: setup
 	MADAN_FAULTS=60 pytest -q -s tests/test_faults.py
+
+# Random orders of edits, commands, losses and damage, thousands of steps.
+orders: setup
+	MADAN_ORDERS=3000 pytest -q -s tests/test_orders.py
 
 # Paired comparisons, and how time and memory grow (docs/performance.md).
 bench: setup

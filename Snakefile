@@ -30,11 +30,7 @@ report: "workflow/report/workflow.rst"
 
 
 onstart:
-    # The kernel's lock of a process that was killed is free by itself, unlike Snakemake's own lock.
-    RUNNING = hold(
-        Path("state/snakemake.lock"),
-        "another snakemake is at work in this folder: wait until it is done, or stop it.",
-    )
+    be_alone()
     look_for_jobs_only_when_one_has_ended()
 
 

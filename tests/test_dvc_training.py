@@ -91,7 +91,6 @@ def test_dvc_repro_goes_on_after_everything_was_killed(training, made_by_snakema
     while alive := [pid for pid in processes(repository.root) if _lives(pid)]:
         kill_at_once(alive)
         running.poll()
-    assert list((repository.root / ".snakemake/locks").iterdir())
     goes_on_to_the_same_bits(repository, made_by_snakemake)
 
 

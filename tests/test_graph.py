@@ -1,5 +1,3 @@
-import os
-
 """Addresses, certificates, code digests; folders that appear whole or not at all."""
 
 import os
@@ -291,7 +289,7 @@ def behind_jobs():
 # These are behind no job, and each is a command's own: it parses, asks, or shows.
 COMMANDS = {
     "cli", "startup", "status", "prediction", "publication", "pipeline.acceptance",
-    "pipeline.checks", "pipeline.estimate", "pipeline.trials", "pipeline.raw",
+    "pipeline.estimate", "pipeline.trials",
 }  # fmt: skip
 
 

@@ -176,6 +176,7 @@ def test_a_job_whose_inputs_are_missing_is_refused_with_the_command_that_makes_t
 
 def test_a_job_whose_inputs_have_other_bytes_is_refused(graph, raw):
     (graph.folder(SHARD) / "file").write_text("y")
+    shutil.rmtree("state")
     with pytest.raises(Refusal, match="train-64x128/0-of-1 is damaged"):
         job(graph, raw, RUN)
 
@@ -206,11 +207,28 @@ def test_two_processes_never_make_one_artefact(graph):
 
 
 def test_files_that_were_read_before_are_read_again_only_if_they_look_changed(graph, monkeypatch):
-    from madan.pipeline import publishing
+    from madan.pipeline import contents
 
+    shutil.rmtree("state")
     verify(graph, SHARD)
-    monkeypatch.setattr(publishing, "digest_files", None)
+    monkeypatch.setattr(contents, "digest_files", None)
     verify(graph, SHARD)
+
+
+def test_files_that_were_changed_in_place_since_they_were_made_are_noticed(graph):
+    path = graph.folder(RUN) / "file"
+    path.write_text("y")
+    assert reason(graph, RUN).why == "files"
+    path.write_text("x")
+    assert Staleness(graph).is_current(RUN)
+
+
+def test_large_files_that_this_machine_never_saw_are_left_to_the_job_that_reads_them(graph):
+    (graph.folder(SHARD) / "file").write_text("y")
+    shutil.rmtree("state")
+    assert Staleness(graph).is_current(SHARD)
+    with pytest.raises(Refusal, match="is damaged"):
+        verify(graph, SHARD)
 
 
 # --- Acceptance ------------------------------------------------------------------------------

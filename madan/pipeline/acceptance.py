@@ -7,7 +7,7 @@ from madan.files import digest_files
 from madan.pipeline import artefacts, certificates
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.graph import Graph
-from madan.pipeline.staleness import Staleness, contents, on_disk
+from madan.pipeline.staleness import Staleness, input_contents, on_disk
 from madan.schema import Refusal
 
 
@@ -62,7 +62,7 @@ def _accept(graph: Graph, artefact: Artefact, other_code: bool) -> None:
         raise Refusal(f"{path} cannot be accepted, because {reason.text}; {anew}")
     made_by = certificate.accepted or certificate.code
     accepted = replace(certificate, code=graph.code(artefact), accepted=made_by)
-    if accepted.inputs != contents(graph, artefact):
+    if accepted.inputs != input_contents(graph, artefact):
         raise Refusal(f"{path} was made from other inputs than those of today; {anew}")
     certificates.write(path, accepted)
 

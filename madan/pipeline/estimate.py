@@ -6,6 +6,7 @@ as will run together; what it cost is kept for the same settings, code and devic
 
 import contextlib
 import heapq
+import itertools
 import json
 import multiprocessing
 import platform
@@ -67,14 +68,14 @@ def duration(graph: Graph, found: Sequence[Line], together: int) -> float:
     """Seconds until all is made by so many jobs at a time, the longest chain first."""
     seconds = {line.artefact: line.seconds for line in found if not line.done}
     waiting = {a: {b for b in graph.inputs(a) if b in seconds} for a in seconds}
-    now, running = 0.0, list[tuple[float, Artefact]]()
+    now, running, order = 0.0, list[tuple[float, int, Artefact]](), itertools.count()
     while waiting or running:
         ready = [artefact for artefact, needed in waiting.items() if not needed]
         ready.sort(key=graph.priority, reverse=True)
         for artefact in ready[: together - len(running)]:
-            heapq.heappush(running, (now + seconds[artefact], artefact))
+            heapq.heappush(running, (now + seconds[artefact], next(order), artefact))
             del waiting[artefact]
-        now, ended = heapq.heappop(running)
+        now, _, ended = heapq.heappop(running)
         for needed in waiting.values():
             needed.discard(ended)
     return now

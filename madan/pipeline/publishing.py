@@ -1,9 +1,7 @@
 """A job: it checks its inputs, makes an artefact, certifies it and moves it to its place."""
 
 import contextlib
-import fcntl
 import json
-import platform
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -12,16 +10,16 @@ from typing import Generic, TypeVar
 
 from madan import config
 from madan.config import digest
-from madan.files import digest_files, fingerprint, locked, replace_folder, write_whole
-from madan.pipeline import artefacts, certificates, checks
+from madan.files import digest_files, locked, replace_folder, write_whole
+from madan.pipeline import artefacts, certificates, checks, contents
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate
 from madan.pipeline.graph import Graph
-from madan.pipeline.staleness import Reason, Staleness, contents, outdated
+from madan.pipeline.staleness import Reason, Staleness, input_contents, outdated
 from madan.schema import Refusal
 
 REBUILD = Path("state/rebuild.json")  # What the last plan of Snakemake found out of date.
-LOCKS, VERIFIED = Path("state/locks"), Path("state/verified")
+LOCKS = Path("state/locks")
 
 
 Made = TypeVar("Made", bound=Artefact, covariant=True)
@@ -35,7 +33,7 @@ class Job(Generic[Made]):
         self.params = graph.params
         self.artefact = artefact
         self.roles = graph.roles(artefact)
-        self.inputs = contents(graph, artefact)
+        self.inputs = input_contents(graph, artefact)
 
     def folder(self, other: Artefact) -> Path:
         """Return where an input of the job lies."""
@@ -69,6 +67,7 @@ class Job(Generic[Made]):
                 certificate = self.certificate(files, fresh)
                 certificates.write(fresh / "certificate.json", certificate)
                 replace_folder(fresh, folder)
+                contents.remember(self.artefact, self.params, certificate)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
 
@@ -84,7 +83,7 @@ class Job(Generic[Made]):
             files=len(files),
             settings=graph.settings(artefact),
             code=graph.code(artefact),
-            inputs=contents(graph, artefact),
+            inputs=input_contents(graph, artefact),
             data=content if is_data else digest(sorted(behind)),
         )
 
@@ -141,30 +140,16 @@ def read_rebuild() -> list[str]:
 
 
 def verify(graph: Graph, artefact: Artefact) -> None:
-    """Refuse an artefact whose files are not those that its certificate was written for.
-
-    Files that this machine has read before and that look unchanged are not read again. A drawn
-    domain is left out: `prepare` decodes and checks each of its images.
-    """
-    if isinstance(artefact, artefacts.Drawn):
-        return
-    folder, path = graph.folder(artefact), graph.certificate(artefact)
-    certificate, files = certificates.read(path), artefact.files(graph.params)
-    memory = VERIFIED / platform.node() / folder
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    # One job reads the files; others that need the same ones wait for its result.
-    with memory.with_name(f"{memory.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        content = certificate.content if certificate else ""
-        state = json.dumps([content, [fingerprint(file) for file in files]])
-        if memory.exists() and memory.read_text() == state:
+    """Refuse an artefact whose files are not those that its certificate was written for."""
+    params, path = graph.params, graph.certificate(artefact)
+    certificate = certificates.read(path)
+    with contents.one_reader(artefact, params):
+        if certificate and contents.are_certified(artefact, params, certificate, unseen=True):
             return
-        if digest_files(files, folder) != content:
-            raise Refusal(
-                f"{folder} is damaged: its files are not those for which its certificate, {path}, "
-                f"was written; delete {path} and run again, and it is made anew."
-            )
-        write_whole(memory, state)
+    raise Refusal(
+        f"{graph.folder(artefact)} is damaged: its files are not those for which its certificate, "
+        f"{path}, was written; delete {path} and run again, and it is made anew."
+    )
 
 
 def _data(graph: Graph, artefact: Artefact) -> str:

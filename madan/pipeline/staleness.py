@@ -4,22 +4,19 @@ An artefact is current if its certificate promises today's settings and code, it
 its inputs have the content that it was made from, and all its inputs are current.
 """
 
-import platform
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from madan import layouts
-from madan.files import digest_files, remembered
-from madan.pipeline import artefacts, raw
+from madan.pipeline import artefacts, contents, raw
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate, Inputs, read
 from madan.pipeline.graph import Graph
 from madan.pipeline.settings import changes
 from madan.schema import Refusal
 
-SMALL = (artefacts.Table, artefacts.Figure, artefacts.Score)  # Their bytes are compared, too.
-MEMORY = Path("state/current")
+# Their bytes are compared, even if this machine never saw them.
+SMALL = (artefacts.Table, artefacts.Figure, artefacts.Score)
 NAMED = 3  # examples in a message
 MISSING = "missing"  # the content of an input without a certificate
 
@@ -73,10 +70,10 @@ class Staleness:
             return Reason("code", f"{', '.join(changed)} changed")
         if missing := _damage(graph, artefact, certificate):
             return Reason("files", missing)
-        return _other_inputs(certificate, contents(graph, artefact))
+        return _other_inputs(certificate, input_contents(graph, artefact))
 
 
-def contents(graph: Graph, artefact: Artefact) -> Inputs:
+def input_contents(graph: Graph, artefact: Artefact) -> Inputs:
     """Return the content of each input of an artefact, by role, name and address.
 
     An input without a certificate has the content MISSING.
@@ -172,14 +169,12 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _damage(graph: Graph, artefact: Artefact, certificate: Certificate) -> str:
-    """What is wrong with the files of an artefact: how many there are; of small ones the bytes."""
+    """What is wrong with the files of an artefact: their number, or their bytes."""
     files, folder = artefact.files(graph.params), graph.folder(artefact)
     if len(files) != certificate.files:
         return f"{len(files)} files are in {folder}, {certificate.files} were made"
-    if not isinstance(artefact, SMALL):
-        return ""
-    memory = MEMORY / platform.node() / f"{graph.certificate(artefact)}"
-    if remembered(memory, files, lambda: digest_files(files, folder)) != certificate.content:
+    small = isinstance(artefact, SMALL)
+    if not contents.are_certified(artefact, graph.params, certificate, unseen=small):
         return f"files of {graph.certificate(artefact)} were changed after they were made"
     return ""
 

@@ -35,6 +35,18 @@ THREADS = max(
 )
 
 
+HELD = []  # An open file keeps its lock.
+
+
+def be_alone():
+    """Lock the folder until this process ends, however it ends; end now if another has it."""
+    busy = "another snakemake is at work in this folder: wait until it is done, or stop it."
+    try:
+        HELD.append(hold(Path("state/snakemake.lock"), busy))
+    except Refusal as refusal:
+        sys.exit(f"madan: {refusal}")
+
+
 def cpus(rule):
     return getattr(GRAPH.params.resources, rule).cpus or THREADS
 

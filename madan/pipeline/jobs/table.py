@@ -6,7 +6,7 @@ import pandas as pd
 
 from madan import pages, tables
 from madan.files import write_whole
-from madan.pipeline import certificates
+from madan.pipeline import certificates, contents
 from madan.pipeline.artefacts import Table
 from madan.pipeline.edges import Role
 from madan.pipeline.graph import Graph
@@ -26,6 +26,7 @@ def table(job: Job[Table], scores: Role) -> pd.DataFrame:
         write_whole(path, texts[key])
     certificate = job.certificate(paths.values(), job.folder(artefact))
     certificates.write(graph.certificate(artefact), certificate)
+    contents.remember(artefact, job.params, certificate)
     return made
 
 

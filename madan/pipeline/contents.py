@@ -1,0 +1,64 @@
+"""Whether the files of an artefact are those that its certificate was written for.
+
+What was found right is remembered with the size, times and inode of each file, so that files that
+look unchanged are not read again.
+"""
+
+import contextlib
+import fcntl
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from madan.files import digest_files, fingerprint, write_whole
+from madan.pipeline.artefacts import Artefact
+from madan.pipeline.certificates import Certificate
+from madan.schema import Params
+
+MEMORY = Path("state/contents")
+
+
+def remember(artefact: Artefact, params: Params, certificate: Certificate) -> None:
+    """Remember that the files of an artefact were just certified."""
+    with contextlib.suppress(OSError):  # Who may only read reads them again each time.
+        write_whole(_memory(artefact, params), _state(artefact, params, certificate))
+
+
+def are_certified(
+    artefact: Artefact, params: Params, certificate: Certificate, unseen: bool
+) -> bool:
+    """Return whether the files of an artefact have the bytes that its certificate says.
+
+    Files that were never looked at on this machine are only read if `unseen`.
+    """
+    memory = _memory(artefact, params)
+    state = _state(artefact, params, certificate)
+    stored = memory.read_text() if memory.exists() else None
+    if stored == state or (stored is None and not unseen):
+        return True
+    files = artefact.files(params)
+    if digest_files(files, artefact.folder(params)) != certificate.content:
+        return False
+    remember(artefact, params, certificate)
+    return True
+
+
+@contextlib.contextmanager
+def one_reader(artefact: Artefact, params: Params) -> Iterator[None]:
+    """Let one job read the files of an artefact; others wait for what it remembers."""
+    lock = _memory(artefact, params).with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _memory(artefact: Artefact, params: Params) -> Path:
+    return MEMORY / platform.node() / artefact.certificate(params)
+
+
+def _state(artefact: Artefact, params: Params, certificate: Certificate) -> str:
+    """What changes if a file or the certificate changes."""
+    files = [fingerprint(path) for path in artefact.files(params)]
+    return json.dumps([certificate.content, files])
