@@ -15,30 +15,33 @@ from madan.schema import Params
 ABSENT = "–"
 MEANS = {"miou16": "mIoU16", "miou19": "mIoU19", "miou13": "mIoU13"}
 _ABOUT_DIFFERENCES = (
-    "Differences in mIoU16 between rows, in points (scale {scale}): the row minus the row it is "
-    "compared with, seed by seed. The interval holds the mean difference with 95 % confidence "
-    "(Student's t over the n seeds that both rows have); one seed gives no interval."
+    "The next table compares rows in mIoU16 (scale {scale}): difference is the row minus the row "
+    "in the column against, in points, averaged over the n seeds that both have. The interval "
+    "holds the mean difference with 95 % confidence by Student's t. One seed gives no interval."
 )
 _ABOUT_VERDICTS = (
-    "published is the published mIoU16; difference is mIoU16 minus it, in points. A verdict says: "
-    "reproduced, the difference is at most {points} in size; within seed noise, it is larger but "
-    "at most {deviations} standard deviations of at least {seeds} seeds; off, neither; published "
-    "figure unconfirmed, only one source has the figure, so nothing is concluded; not compared, "
-    "the images are not those of the published figure; not run; {only}, a row of the published "
-    "table that is not run here, its numbers are the published ones. In brackets: whose training "
-    "and evaluation the published figure comes from."
+    "published is the published mIoU16. difference is mIoU16 minus the published one, in points.",
+    "The verdict is reproduced if the difference is at most {points} in size. It is within seed "
+    "noise if the difference is larger, but at most {deviations} standard deviations of at least "
+    "{seeds} seeds. Otherwise it is off.",
+    "The verdict is published figure unconfirmed if only one source has the figure, so nothing can "
+    "be concluded. It is not compared if images or classes are not those of the published figure. "
+    "It is not run if the row has no score.",
+    "The verdict {only} marks a row of the published table that is not run here: all its numbers "
+    "are published ones.",
+    "The words in brackets say whose training and evaluation the published figure comes from.",
 )
 _ABOUT_CLASSES = (
-    "IoU of each class in percent: measured here, published, and the difference in points, for the "
-    "rows whose class values are published."
+    "The next table has the IoU of each class in percent: measured here, published, and their "
+    "difference in points. It has the rows whose class values are published."
 )
 _ABOUT_BUDGETS = (
-    "L_task steps and L_task images are the training steps with the supervised loss behind a row's "
-    "segmenter and the images in them."
+    "L_task steps is the number of training steps with the supervised loss behind a row's "
+    "segmenter. L_task images is the number of images in these steps."
 )
 _ABOUT_NOTES = (
-    "budget of L_task says whether the two rows have the same L_task steps and images. If not, the "
-    "difference does not show the effect of the method alone."
+    "The column budget of L_task says whether the two rows have the same L_task steps and images. "
+    "If not, the difference does not show the effect of the method alone."
 )
 
 
@@ -109,24 +112,24 @@ def latex(title: str, blocks: Sequence[Block]) -> str:
 
 def _protocol(made: pd.DataFrame, name: str, params: Params) -> list[str]:
     table = params.tables[name]
-    images = _either(made["images"]) if len(made) else "no"
-    sizes = _either(made["resolution"]) if len(made) else "not known yet"
+    images = f"{_either(made['images'])} images" if len(made) else "no score yet"
+    sizes = _either(made["resolution"]) if len(made) else "unknown"
     seeds = ", ".join(str(seed) for seed in params.seeds_of(name))
+    split = params.evaluation.split
     return [
-        f"Scale {params.scale}. Target: {table.target}, split {params.evaluation.split}, "
-        f"{images} images.",
-        f"Evaluation size: that of each label, height x width in pixels: {sizes}. Class scores "
+        f"Scale: {params.scale}. Target: {table.target}, split {split}, {images}.",
+        f"Evaluation size: the size of each label, {sizes} pixels (height x width). Class scores "
         "are resized to it.",
-        f"Seeds: {seeds}. Weights are those after the last training step, or imported ones as they "
-        "are; none is chosen by its score.",
-        f"Prepared data: {', '.join(sorted(made['data'].unique())) or ABSENT}.",
+        f"Seeds: {seeds}. The weights are those after the last training step; imported weights are "
+        "used as they are. No weights are chosen by their score.",
+        f"Digests of the prepared data: {', '.join(sorted(made['data'].unique())) or ABSENT}.",
     ]
 
 
 def _means_over(made: pd.DataFrame) -> list[str]:
     """Say which classes each mean is over; the same for all lines (`tables.lines`)."""
     if made.empty:
-        return ["Means are over the classes that the labels of the split have; no score is there."]
+        return ["Each mean is over the classes that the labels of the split contain."]
     over = made["mean_over"].iloc[0].split(", ")
     counted = {
         mean: [labels.CLASSES[k] for k in ids if labels.CLASSES[k] in over]
@@ -140,26 +143,26 @@ def _means_over(made: pd.DataFrame) -> list[str]:
         said.append(f"{MEANS[mean]} is over {_count(counted[mean])}: those of mIoU16{change}.")
     missing = [each for each in labels.CLASSES if each not in over]
     if missing:
-        said.append(f"No label of the split has {_listed(missing)}: they are in no mean.")
-    return ["Means are over the classes that the labels of the split have, in every row.", *said]
+        said.append(f"The labels of the split do not contain {_listed(missing)}.")
+    first = (
+        "Each mean is over the classes that the labels of the split contain, the same in all rows."
+    )
+    return [first, *said]
 
 
 def _columns(shown: pd.DataFrame, params: Params) -> list[str]:
     near = params.evaluation.verdict
+    limits = {"points": f"{near.points:g}", "deviations": f"{near.deviations:g}"}
+    limits |= {"seeds": str(verdicts.SEEDS), "only": verdicts.ONLY}
     said = [
-        "row is the name of a row in params.yaml, setting what it was trained on or with.",
-        f"{tables.SHOWN[0]} to {tables.SHOWN[-1]} are the IoU of a class in percent, the mean over "
-        f"the seeds; {ABSENT} where there is none.",
-        "mIoU16, mIoU19 and mIoU13 are mean ± sample standard deviation over the seeds in percent; "
-        "n is the number of seeds that are done.",
+        "row is the name of the row in params.yaml. setting describes how it was trained.",
+        f"The columns {tables.SHOWN[0]} to {tables.SHOWN[-1]} have the IoU of each class in "
+        f"percent, averaged over the seeds. The sign {ABSENT} means that there is no number.",
+        "mIoU16, mIoU19 and mIoU13 are in percent: the mean over the seeds and, from two seeds on, "
+        "± the sample standard deviation. n is the number of seeds with a score.",
     ]
     if "verdict" in shown:
-        said.append(
-            _ABOUT_VERDICTS.format(
-                points=f"{near.points:g}", deviations=f"{near.deviations:g}",
-                seeds=verdicts.SEEDS, only=verdicts.ONLY,
-            )
-        )  # fmt: skip
+        said += [each.format(**limits) for each in _ABOUT_VERDICTS]
     if budgets.COLUMNS[0] in shown:
         said.append(_ABOUT_BUDGETS)
     return said

@@ -22,9 +22,9 @@ words = st.one_of(
         [
             "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[a](http://b.c)",
             "![i](j)", "**b**", "__b__", "~~s~~", "`c`", "a | b", "a\n| b | c |", "&lt;b&gt;",
-            "<!-- c -->", "https://a.b", "=1+1", "=cmd|' /C calc'!A0", "+SAD", "-1", "@SUM(A1)", "\t=1",
-            "\r=1", "\\input{x}", "a % b", "\\\\[3cm]", "[3cm]", "*", "$x$", "#1", "{a", "a}", "--",
-            "``a''",
+            "<!-- c -->", "https://a.b", "=1+1", "=cmd|' /C calc'!A0", "+SAD", "-1", "@SUM(A1)",
+            "\t=1", "\r=1", "\\input{x}", "a % b", "\\\\[3cm]", "[3cm]", "*", "$x$", "#1", "{a",
+            "a}", "--", "``a''",
         ]
     ),
 )  # fmt: skip

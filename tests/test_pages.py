@@ -39,12 +39,12 @@ def rows_of(text):
 
 def test_markdown_has_means_deviations_and_intervals(raw, made):
     text = pages.files(made, "ablation", resolved(raw))["md"]
-    by_row = {row[0]: row for row in rows_of(text.split("Differences")[0])}
+    by_row = {row[0]: row for row in rows_of(text.split("The next table compares rows")[0])}
     assert by_row["row"][-4:] == ["mIoU16", "mIoU19", "mIoU13", "n"]
     assert by_row["pooled"][-4:] == ["31.0 ± 1.4", "31.0 ± 1.4", "31.0 ± 1.4", "2"]
     assert by_row["sad"][-4:] == ["35.0", "35.0", "35.0", "1"]
     assert by_row["oracle"][-4:] == ["not run", "not run", "not run", "0"]
-    apart = rows_of(text.split("Differences")[1])
+    apart = rows_of(text.split("The next table compares rows")[1])
     assert ["shared", "pooled", "+1.50", "-4.85 to +7.85", "2"] in apart
     assert ["sad", "pooled", "+5.00", "–", "1"] in apart
 
@@ -54,8 +54,8 @@ def test_page_says_at_its_top_what_the_table_is(raw, made):
         text = pages.files(made, "ablation", resolved(raw))[key]
         top = text.split("| row" if key == "md" else "\\begin{tabular}")[0]
         for word in (
-            "Table ablation", "Scale miniature", "Target: cityscapes, split test, 200 images",
-            "Evaluation size", "height x width in pixels: 64x128", "Seeds: 0, 1, 2", "data: d4",
+            "Table ablation", "Scale: miniature", "Target: cityscapes, split test, 200 images",
+            "Evaluation size", "64x128 pixels (height x width)", "Seeds: 0, 1, 2", "data: d4.",
             "mIoU16 is the mean over 16 classes: road, sidewalk",
             "mIoU19 is over 19 classes: those of mIoU16 and terrain, truck, train",
             "mIoU13 is over 13 classes: those of mIoU16 without wall, fence, pole",
@@ -81,7 +81,9 @@ def test_page_names_classes_that_the_labels_do_not_have(raw, made):
     text = pages.files(made, "ablation", resolved(raw))["md"]
     assert "mIoU16 is the mean over 4 classes: road, building, car, bicycle." in text
     assert "mIoU19 is over 4 classes: those of mIoU16." in text
-    assert "No label of the split has sidewalk, wall, fence, pole, traffic light" in text
+    assert (
+        "The labels of the split do not contain sidewalk, wall, fence, pole, traffic light" in text
+    )
 
 
 def test_no_page_of_the_miniature_speaks_of_published_figures(raw, made):
@@ -92,7 +94,7 @@ def test_no_page_of_the_miniature_speaks_of_published_figures(raw, made):
 
 def test_pages_of_full_size_have_verdicts_and_unrun_rows(raw, made):
     text = pages.files(made.iloc[:0], "comparison", resolved(raw, scale="paper"))["md"]
-    by_row = {row[0]: row for row in rows_of(text.split("IoU of each class")[0])}
+    by_row = {row[0]: row for row in rows_of(text.split("The next table has the IoU")[0])}
     assert by_row["row"][-3:] == ["published", "difference", "verdict"]
     assert by_row["madan"][-3:] == ["41.4", "–", "not run"]
     assert by_row["AdaptSegNet (published)"] == [
@@ -115,7 +117,9 @@ def test_pages_of_full_size_have_verdicts_and_unrun_rows(raw, made):
 def test_published_iou_of_each_class_stands_beside_ours_with_the_difference(raw, made):
     made = made.assign(images=500, scale="paper", row="madan").drop_duplicates("seed")
     text = pages.files(made, "comparison", resolved(raw, scale="paper"))["md"]
-    rows = [row for row in rows_of(text.split("IoU of each class")[1]) if row[0] == "madan"][:3]
+    rows = [
+        row for row in rows_of(text.split("The next table has the IoU")[1]) if row[0] == "madan"
+    ][:3]
     assert [row[1] for row in rows] == ["measured", "published", "difference"]
     assert [row[2] for row in rows] == ["31.0", "86.2", "-55.2"]
     assert [row[-1] for row in rows] == ["31.0", "41.4", "-10.4"]
@@ -141,10 +145,13 @@ def test_budgets_of_l_task_are_columns_where_they_are_given_and_not_otherwise(ra
         "along with L\\_task", "") for text in plain.values())  # fmt: skip
     spent = {"pooled": Budget(350, 2800), "sad": Budget(190, 1520), "shared": Budget(190, 1520)}
     text = pages.files(made, "ablation", params, spent)
-    by_row = {row[0]: row for row in rows_of(text["md"].split("Differences")[0])}
+    by_row = {row[0]: row for row in rows_of(text["md"].split("The next table compares rows")[0])}
     assert by_row["row"][2:4] == ["L_task steps", "L_task images"]
     assert by_row["pooled"][2:4] == ["350", "2800"] and by_row["oracle"][2:4] == ["–", "–"]
-    apart = {tuple(row[:2]): row[-1] for row in rows_of(text["md"].split("Differences")[1])}
+    apart = {
+        tuple(row[:2]): row[-1]
+        for row in rows_of(text["md"].split("The next table compares rows")[1])
+    }
     assert apart["sad", "pooled"] == "differs: 190 against 350 steps, 1520 against 2800 images"
     assert apart["sad", "shared"] == "the same"
     assert apart["ccd", "shared"] == "unknown for ccd"

@@ -97,6 +97,12 @@ def test_another_split_is_not_compared(raw):
     assert said == "measured on test, published on val"
 
 
+def test_mean_over_fewer_than_16_classes_is_not_compared(params):
+    made = lines({"madan": [40.0]}).assign(mean_over=", ".join(labels.CLASSES[1:]))
+    said = verdicts.mismatch(made, params.tables["comparison"], params)
+    assert said == "mean over 15 of 16 classes"
+
+
 def test_seeds_of_different_images_are_not_compared(params):
     made = pd.concat([lines({"madan": [40.0]}), lines({"madan": [41.0]}, images=8)])
     said = verdicts.mismatch(made, params.tables["comparison"], params)
