@@ -113,13 +113,12 @@ def latex(title: str, blocks: Sequence[Block]) -> str:
 def _protocol(made: pd.DataFrame, name: str, params: Params) -> list[str]:
     table = params.tables[name]
     images = f"{_either(made['images'])} images" if len(made) else "no score yet"
-    sizes = _either(made["resolution"]) if len(made) else "unknown"
+    sizes = f", {_either(made['resolution'])} pixels (height x width)" if len(made) else ""
     seeds = ", ".join(str(seed) for seed in params.seeds_of(name))
     split = params.evaluation.split
     return [
         f"Scale: {params.scale}. Target: {table.target}, split {split}, {images}.",
-        f"Evaluation size: the size of each label, {sizes} pixels (height x width). Class scores "
-        "are resized to it.",
+        f"Evaluation size: the size of each label{sizes}. Class scores are resized to it.",
         f"Seeds: {seeds}. The weights are those after the last training step; imported weights are "
         "used as they are. No weights are chosen by their score.",
         f"Digests of the prepared data: {', '.join(sorted(made['data'].unique())) or ABSENT}.",

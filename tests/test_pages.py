@@ -64,6 +64,12 @@ def test_page_says_at_its_top_what_the_table_is(raw, made):
             assert word in top, word
 
 
+def test_page_without_a_score_says_so(raw, made):
+    top = pages.files(made.iloc[:0], "ablation", resolved(raw))["md"].split("| row")[0]
+    assert "Target: cityscapes, split test, no score yet." in top
+    assert "Evaluation size: the size of each label. " in top
+
+
 def test_every_column_is_explained_at_the_top(raw, made):
     spent = {"pooled": Budget(350, 2800)}
     for scale in ("miniature", "paper"):
