@@ -1,4 +1,4 @@
-"""What a visitor sees without running: table, metrics and figures of the miniature, for git."""
+"""Copies of the miniature's tables and figures for git, so that a visitor sees them at once."""
 
 import shutil
 from pathlib import Path
@@ -12,14 +12,17 @@ BYTES = 3_000_000
 
 
 def publish(graph: Graph, out: Path) -> list[Path]:
-    """Copy results/miou.csv, results/metrics.json and every figure as out/<figure>.png.
+    """Copy results/miou.csv, results/metrics.json and every figure, as out/<figure>.png.
 
-    Of the other tables those that are finished go to out/tables, but for LaTeX. Refusal at another
-    scale, where any of the rest is not what params.yaml and the package say now, or where it is too
-    large for git.
+    The files of other tables go to out/tables if the table is finished, without LaTeX. Returns the
+    copies. Raises Refusal at another scale, if the first table or a figure is missing or out of
+    date, and if the files are too large for git; then nothing is copied.
     """
     if graph.params.scale != "miniature":
-        raise Refusal(f"scale is {graph.params.scale}; what is published is of scale: miniature.")
+        raise Refusal(
+            f"params.yaml says scale: {graph.params.scale}, but only results of scale: miniature "
+            "are copied for git; set scale: miniature."
+        )
     figures = {name: artefacts.Figure(name) for name in graph.params.figures}
     is_current = Staleness(graph).is_current
     wrong = [
@@ -27,7 +30,7 @@ def publish(graph: Graph, out: Path) -> list[Path]:
     ]
     if wrong:
         raise Refusal(
-            f"these are missing or out of date: {', '.join(wrong)}; make them first: "
+            f"these results are missing or out of date: {', '.join(wrong)}; make them first: "
             "snakemake results/miou.csv figures"
         )
     table = artefacts.Table("miou").csv
@@ -41,7 +44,8 @@ def publish(graph: Graph, out: Path) -> list[Path]:
     total = sum(path.stat().st_size for path in found.values())
     if total > BYTES:
         raise Refusal(
-            f"figures and tables have {total} bytes, more than {BYTES}; show fewer images."
+            f"figures and tables have {total} bytes, but git gets at most {BYTES}; set a smaller "
+            "figures.<name>.images in params.yaml."
         )
     for name in found:
         (out / name).parent.mkdir(parents=True, exist_ok=True)

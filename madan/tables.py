@@ -1,6 +1,4 @@
-"""Tables: one line for each row and seed, with the protocol that made the number; what follows
-from the lines: means over seeds, paired differences, and how near the paper's figures they come.
-"""
+"""Tables: a line for each row and seed with its protocol, means over seeds, paired differences."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from madan import labels, published, scores
-from madan.schema import Params, Table, Verdict
+from madan.schema import Refusal, Table
 
 SUBSETS = {
     "miou19": tuple(range(len(labels.CLASSES))),
@@ -22,15 +20,15 @@ SUBSETS = {
 }
 PROTOCOL = (
     "pixel_accuracy", "classes", "target", "split", "images", "resolution", "step", "torch",
-    "settings", "data", "code",
+    "settings", "data", "code", "mean_over",
 )  # fmt: skip
 COLUMNS = ("scale", "row", "setting", "seed", *labels.CLASSES, *SUBSETS, *PROTOCOL)
-SHOWN = tuple(labels.CLASSES[k] for k in labels.CLASSES_16)  # the paper's columns
+SHOWN = published.CLASSES  # the columns of the paper's tables
 CONFIDENCE = 0.95
 
 
 class Score(NamedTuple):
-    """A line of a table before it is one: where the score lies and whose it is."""
+    """A score on disk: the row and setting it belongs to, its score.json, its certificate."""
 
     row: str
     setting: str
@@ -39,108 +37,113 @@ class Score(NamedTuple):
 
 
 def lines(found: Sequence[Score]) -> pd.DataFrame:
-    """IoU per class in percent (empty where a class does not count), means and protocol."""
-    return pd.DataFrame([_line(score) for score in found], columns=list(COLUMNS))
+    """Read scores into the lines of a table, in percent: IoU of each class, means and protocol.
+
+    A class that the truth does not label has NaN. `mean_over` names the classes that the means are
+    over, `classes` is their number. Raises Refusal if that set is not the same in every score.
+    """
+    read = _read(found)
+    return pd.DataFrame([_line(*each) for each in zip(found, read, strict=True)], columns=COLUMNS)
 
 
 def metrics(found: Sequence[Score]) -> dict[str, dict[str, float | None]]:
-    """Mean over seeds of each row's mIoU, in percent; None where no class counted."""
-    means: dict[str, dict[str, float | None]] = {}
-    for row in dict.fromkeys(score.row for score in found):
-        confusions = [_confusion(json.loads(s.path.read_text())) for s in found if s.row == row]
+    """Average each row's mIoU over its seeds, in percent; None where the truth labels no class.
+
+    Raises Refusal if the scores are not over the same classes.
+    """
+    confusions: dict[str, list[np.ndarray]] = {}
+    for score, read in zip(found, _read(found), strict=True):
+        confusions.setdefault(score.row, []).append(_confusion(read))
+    means: dict[str, dict[str, float | None]] = {row: {} for row in confusions}
+    for row, of_row in confusions.items():
         for name, ids in SUBSETS.items():
-            mean = float(np.mean([100 * scores.mean_iou(each, ids) for each in confusions]))
-            means.setdefault(row, {})[name] = round(mean, 2) if np.isfinite(mean) else None
+            mean = float(np.mean([100 * scores.mean_iou(each, ids) for each in of_row]))
+            means[row][name] = round(mean, 2) if np.isfinite(mean) else None
     return means
 
 
-def _confusion(said: dict[str, Any]) -> np.ndarray:
-    return np.array(said["confusion"], np.int64)
+def _read(found: Sequence[Score]) -> list[dict[str, Any]]:
+    """Read score.json of every score; Refusal where two are over different classes."""
+    read = [json.loads(score.path.read_text()) for score in found]
+    for score, each in zip(found, read, strict=True):
+        if _mean_over(each) != _mean_over(read[0]):
+            raise Refusal(
+                f"{found[0].path} is over {_listed(_mean_over(read[0]))}, but {score.path} is over "
+                f"{_listed(_mean_over(each))}; the rows of one table need the same labels, so "
+                f"evaluate both again: madan evaluate {each['run']} "
+                f"{each['target']}-{each['split']} --seed {each['seed']}"
+            )
+    return read
 
 
-def _line(score: Score) -> dict[str, Any]:
-    said = json.loads(score.path.read_text())
-    confusion = _confusion(said)
+def _confusion(read: dict[str, Any]) -> np.ndarray:
+    return np.array(read["confusion"], np.int64)
+
+
+def _mean_over(read: dict[str, Any]) -> list[str]:
+    return [labels.CLASSES[k] for k in np.flatnonzero(scores.labelled(_confusion(read)))]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)} class{'es' * (len(names) != 1)} ({', '.join(names) or 'none'})"
+
+
+def _line(score: Score, read: dict[str, Any]) -> dict[str, Any]:
+    confusion = _confusion(read)
     ious = 100 * scores.iou(confusion)
+    over = _mean_over(read)
     return {
-        "scale": said["scale"],
+        "scale": read["scale"],
         "row": score.row,
         "setting": score.setting,
-        "seed": said["seed"],
+        "seed": read["seed"],
         **{name: round(iou, 2) for name, iou in zip(labels.CLASSES, ious.tolist(), strict=True)},
         **{n: round(100 * scores.mean_iou(confusion, ids), 2) for n, ids in SUBSETS.items()},
         "pixel_accuracy": round(100 * scores.pixel_accuracy(confusion), 2),
-        "classes": int(np.isfinite(ious).sum()),
-        "target": said["target"],
-        "split": said["split"],
-        "images": said["images"],
-        "resolution": said["resolution"],
-        "step": said["step"],
-        "torch": said["torch"],
+        "classes": len(over),
+        "target": read["target"],
+        "split": read["split"],
+        "images": read["images"],
+        "resolution": read["resolution"],
+        "step": read["step"],
+        "torch": read["torch"],
         "settings": score.certificate["settings"],
         "data": score.certificate["data"],
         "code": score.certificate["code"],
+        "mean_over": ", ".join(over),
     }
 
 
-def summary(made: pd.DataFrame, table: Table, params: Params) -> pd.DataFrame:
-    """One line for each row of a table: number of seeds n, means over them, standard deviations.
+def summary(made: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """Average the lines of each row of a table over its seeds, in percent.
 
-    Percent; NaN where nothing was made, and deviations of fewer than two seeds. The published
-    figure, the difference from it and the verdict are there at `scale: paper` alone.
+    Columns: row, setting, the number of seeds n, the mean of each class and of each mIoU, and the
+    sample standard deviation of each mIoU (`miou16_sd`). NaN where a row has no line, and for the
+    deviation of fewer than two seeds.
     """
-    found = pd.DataFrame([_means(row.row, row.setting, _of(made, row.row)) for row in table.rows])
-    if params.scale != "paper" or not any(row.published for row in table.rows):
-        return found
-    known = published.figures(table.target)
-    figures = [known[row.published] if row.published else None for row in table.rows]
-    found["published"] = [figure.miou16 if figure else np.nan for figure in figures]
-    found["difference"] = (found["miou16"] - found["published"]).round(2)
-    found["verdict"] = [
-        verdict(n, difference, deviation, figure, params.evaluation.verdict)
-        for n, difference, deviation, figure in zip(
-            found["n"], found["difference"], found["miou16_sd"], figures, strict=True
-        )
-    ]
-    return found
+    return pd.DataFrame([_means(row.row, row.setting, of(made, row.row)) for row in table.rows])
 
 
-def verdict(
-    n: int, difference: float, deviation: float, figure: published.Figure | None, near: Verdict
-) -> str:
-    """What a row's distance from the published figure says, in words; empty without a figure.
-
-    Only confirmed figures are compared with; `deviation` is that of the n seeds, NaN for one.
-    """
-    if n == 0:
-        return "not run"
-    if figure is None:
-        return ""
-    if not figure.confirmed:
-        return "published figure unconfirmed"
-    if abs(difference) <= near.points:
-        return "reproduced"
-    if abs(difference) <= near.deviations * deviation:
-        return "within seed noise"
-    return "off"
-
-
-def differences(made: pd.DataFrame, table: Table) -> pd.DataFrame:
-    """Each row minus the rows it is compared with: over seeds that both have, for each mean.
-
-    Mean difference in points, standard deviation, and the ends of its 95 % confidence interval by
-    Student's t, which one seed does not have.
-    """
-    pairs = [
+def pairs(table: Table) -> list[tuple[str, str]]:
+    """List which row is compared with which: with the table's `against`, then with its own."""
+    return [
         (row.row, other)
         for row in table.rows
         for other in dict.fromkeys((table.against, row.against))
         if other and other != row.row
     ]
-    found = {row.row: _of(made, row.row) for row in table.rows}
+
+
+def differences(made: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """Subtract from each row the rows it is compared with, seed by seed, for each mIoU.
+
+    The mean difference over the seeds that both rows have, in points, its standard deviation, and
+    the ends of its 95 % confidence interval by Student's t; one seed has neither.
+    """
+    found = {row.row: of(made, row.row) for row in table.rows}
     lines = [
         {"row": row, "against": other} | line
-        for row, other in pairs
+        for row, other in pairs(table)
         for line in _differences(found[row], found[other])
     ]
     return pd.DataFrame(
@@ -149,7 +152,8 @@ def differences(made: pd.DataFrame, table: Table) -> pd.DataFrame:
     )
 
 
-def _of(made: pd.DataFrame, row: str) -> pd.DataFrame:
+def of(made: pd.DataFrame, row: str) -> pd.DataFrame:
+    """Select the lines of one row, a line for each seed."""
     return made[made["row"] == row]
 
 
@@ -165,7 +169,7 @@ def _means(row: str, setting: str, mine: pd.DataFrame) -> dict[str, Any]:
 
 
 def _differences(mine: pd.DataFrame, others: pd.DataFrame) -> list[dict[str, Any]]:
-    """A line for each mean; the two rows are paired by seed."""
+    """Compare two rows, paired by seed: a line for each mIoU."""
     means = list(SUBSETS)
     pair = [lines.set_index("seed")[means].astype(float) for lines in (mine, others)]
     apart = (pair[0] - pair[1]).dropna(how="all")

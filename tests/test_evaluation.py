@@ -162,9 +162,26 @@ def test_bf16_reaches_the_network_and_its_scores_count_in_fp32(prepared):
         assert seen.pop().dtype == dtype
 
 
+def test_class_that_is_only_predicted_does_not_enter_the_mean(prepared):
+    truths = drawn(2, classes=3)
+    told = truths.copy()
+    told[0, 0, :3] = 16
+    confusion = evaluate(Told(), prepared(truths, told), 2, "fp32")
+    ious = scores.iou(confusion)
+    assert np.flatnonzero(np.isfinite(ious)).tolist() == [0, 1, 2]
+    assert scores.mean_iou(confusion, range(19)) == ious[:3].mean()
+
+
 def test_score_file_holds_its_protocol_and_the_whole_matrix(tmp_path):
     confusion = np.arange(361).reshape(19, 19)
     write(tmp_path / "score.json", confusion, {"scale": "miniature", "step": 7})
     said = json.loads((tmp_path / "score.json").read_text())
     assert np.array_equal(said.pop("confusion"), confusion)
-    assert said == {"scale": "miniature", "step": 7}
+    assert said == {"scale": "miniature", "step": 7, "mean_over": list(CLASSES)}
+
+
+def test_score_file_names_the_classes_of_the_truth(tmp_path):
+    confusion = np.zeros((19, 19), np.int64)
+    confusion[0, 16] = confusion[13, 13] = 3
+    write(tmp_path / "score.json", confusion, {})
+    assert json.loads((tmp_path / "score.json").read_text())["mean_over"] == ["road", "car"]

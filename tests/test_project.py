@@ -17,14 +17,15 @@ from madan import config, schema
 from madan.pipeline.graph import Graph
 
 LEVELS = [
-    {"__init__", "startup", "labels", "published", "schema", "runs", "checks", "config"},
+    {"__init__", "startup", "labels", "published", "escaping", "schema", "runs", "checks",
+     "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training", "released"},
     {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
-    {"tables", "pages", "figures", "export", "plan", "prediction", "publication",
-     "status", "stages"},
+    {"tables", "verdicts", "budgets", "pages", "figures", "export", "plan", "prediction",
+     "publication", "status", "stages"},
     {"assembly"},
     {"gallery"},
     {"cli"},

@@ -2,15 +2,14 @@
 
 import csv
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from madan import evaluation, published, tables
-from madan.labels import CLASSES
-from madan.schema import Row, Table, Verdict
+from madan import evaluation, tables
+from madan.labels import CLASSES, CLASSES_13, CLASSES_16
+from madan.schema import Refusal, Row, Table
 
 PROTOCOL = {
     "scale": "miniature",
@@ -28,7 +27,7 @@ CERTIFICATE = {"content": "c0", "settings": "s1", "code": "k2", "inputs": "i3", 
 COLUMNS = [
     "scale", "row", "setting", "seed", *CLASSES, "miou19", "miou16", "miou13", "pixel_accuracy",
     "classes", "target", "split", "images", "resolution", "step", "torch", "settings", "data",
-    "code",
+    "code", "mean_over",
 ]  # fmt: skip
 
 
@@ -40,8 +39,8 @@ def matrix(**cells):
     return confusion
 
 
-# Road 3/4, wall 1/2, fence 0 (only predicted), terrain 1/2; terrain is none of the 16 classes,
-# wall and fence are none of the 13.
+# Road 3/4, wall 1/2, terrain 1/2; fence is only predicted; terrain is none of the 16 classes, wall
+# and fence are none of the 13.
 KNOWN = matrix(_0_0=3, _0_9=1, _9_9=1, _3_3=1, _3_4=1)
 
 
@@ -68,12 +67,13 @@ def test_columns_are_exactly_these(score):
 def test_line_by_hand(score):
     [line] = cells(tables.lines([score(seed=3)]))
     shown = {name: line[name] for name in ("road", "wall", "fence", "terrain")}
-    assert shown == {"road": "75.0", "wall": "50.0", "fence": "0.0", "terrain": "50.0"}
-    assert float(line["miou19"]) == 43.75
-    assert float(line["miou16"]) == 41.67
+    assert shown == {"road": "75.0", "wall": "50.0", "fence": "", "terrain": "50.0"}
+    assert float(line["miou19"]) == 58.33
+    assert float(line["miou16"]) == 62.5
     assert float(line["miou13"]) == 75
     assert float(line["pixel_accuracy"]) == 71.43
-    assert line["classes"] == "4"
+    assert line["classes"] == "3"
+    assert line["mean_over"] == "road, wall, terrain"
 
 
 def test_protocol_and_certificate_stand_in_the_line(score):
@@ -117,18 +117,53 @@ def test_the_same_scores_give_the_same_bytes(score):
     assert tables.lines(found).to_csv() == tables.lines(found).to_csv()
 
 
+def test_rows_are_over_the_same_classes_whatever_they_predict(score):
+    """A row that predicts a class without a label somewhere was once divided by one more."""
+    clean = score(matrix(_0_0=9, _1_1=4, _0_1=1), row="clean")
+    stray = score(matrix(_0_0=6, _1_1=4, _0_1=1, _0_16=3), row="stray")
+    lines = tables.lines([clean, stray])
+    assert lines["classes"].tolist() == [2, 2]
+    assert lines["mean_over"].tolist() == ["road, sidewalk"] * 2
+    assert lines["miou19"].tolist() == [85.0, 70.0]
+
+
+@pytest.mark.parametrize("read", [tables.lines, tables.metrics])
+def test_scores_over_different_classes_are_not_put_into_one_table(score, read):
+    found = [score(matrix(_0_0=1, _1_1=1)), score(matrix(_0_0=1), row="other", seed=4)]
+    with pytest.raises(Refusal) as refusal:
+        read(found)
+    said = str(refusal.value)
+    assert str(found[0].path) in said and str(found[1].path) in said
+    assert "2 classes (road, sidewalk)" in said and "1 class (road)" in said
+    assert said.endswith("madan evaluate segmenters/one cityscapes-test --seed 4")
+
+
+def test_with_all_19_classes_labelled_every_mean_is_that_of_all_its_classes(score):
+    confusion = np.random.default_rng(0).integers(1, 50, (19, 19))
+    [line] = tables.lines([score(confusion)]).to_dict("records")
+    both = confusion.sum(0) + confusion.sum(1)
+    ious = 100 * confusion.diagonal() / (both - confusion.diagonal())
+    assert line["classes"] == 19
+    assert line["miou19"] == round(ious.mean(), 2)
+    assert line["miou16"] == round(ious[list(CLASSES_16)].mean(), 2)
+    assert line["miou13"] == round(ious[list(CLASSES_13)].mean(), 2)
+
+
 def test_metrics_are_means_over_seeds_of_each_row(score):
-    # 1/2, 1/2; then 3/4, wall 1 and terrain 1/2; then 2/3, 0.
-    half = matrix(_0_0=1, _1_1=1, _1_0=1)
-    more, third = matrix(_0_0=3, _0_9=1, _9_9=1, _3_3=1), matrix(_0_0=2, _1_0=1)
+    # Road, sidewalk and terrain have 1/2, 1/2, 1; then 3/5, 1, 0. Terrain is none of the 16.
+    half, more = matrix(_0_0=1, _1_1=1, _1_0=1, _9_9=1), matrix(_0_0=3, _1_1=1, _0_9=1, _9_0=1)
     found = [score(confusion, row="z", seed=k) for k, confusion in enumerate((half, more))]
-    found += [score(confusion, row="a", seed=k) for k, confusion in enumerate((third, half, half))]
-    found.append(score(matrix(), row="none"))
+    found += [score(confusion, row="a", seed=k) for k, confusion in enumerate((more, half, half))]
     made = tables.metrics(found)
-    assert list(made) == ["z", "a", "none"]
-    assert made["z"] == {"miou19": 62.5, "miou16": 68.75, "miou13": 62.5}
-    assert made["a"] == {"miou19": 44.44, "miou16": 44.44, "miou13": 44.44}
-    assert made["none"] == dict.fromkeys(("miou19", "miou16", "miou13"))
+    assert list(made) == ["z", "a"]
+    assert made["z"] == {"miou19": 60.0, "miou16": 65.0, "miou13": 65.0}
+    assert made["a"] == {"miou19": 62.22, "miou16": 60.0, "miou13": 60.0}
+
+
+def test_metrics_of_a_split_without_labels_are_none(score):
+    assert tables.metrics([score(matrix(), row="none")]) == {
+        "none": dict.fromkeys(("miou19", "miou16", "miou13"))
+    }
 
 
 def test_whole_confusion_of_large_counts_stays_exact(score):
@@ -157,15 +192,10 @@ def rows(*names, **more):
     return [Row(row=name, setting="any", run=f"segmenters/{name}", **more) for name in names]
 
 
-def settings(scale="miniature"):
-    near = Verdict(points=1, deviations=2)
-    return SimpleNamespace(scale=scale, evaluation=SimpleNamespace(verdict=near))
-
-
 def test_summary_is_the_mean_and_the_sample_deviation_over_seeds(score):
     made = scored(score, one=[10, 20, 60], two=[50])
     table = Table(target="cityscapes", rows=rows("two", "one", "three"))
-    two, one, three = tables.summary(made, table, settings()).to_dict("records")
+    two, one, three = tables.summary(made, table).to_dict("records")
     assert (one["row"], one["n"], one["road"]) == ("one", 3, 30)
     # The traffic of 9 is none of the 16: road alone counts there.
     assert one["miou16"] == pytest.approx(30)
@@ -174,23 +204,21 @@ def test_summary_is_the_mean_and_the_sample_deviation_over_seeds(score):
     assert three["n"] == 0 and np.isnan(three["miou16"])
 
 
-def test_class_absent_from_a_split_has_no_mean_and_one_of_some_seeds_the_mean_of_those(score):
+def test_class_without_a_label_has_no_mean_over_seeds(score):
     made = tables.lines(
         [
             score(matrix(_0_0=1, _1_0=1), row="one", seed=0),
-            score(matrix(_0_0=1, _13_13=1), row="one", seed=1),
+            score(matrix(_0_0=1, _1_13=1), row="one", seed=1),
         ]
     )
-    [line] = tables.summary(made, Table(target="x", rows=rows("one")), settings()).to_dict(
-        "records"
-    )
-    assert (line["road"], line["car"], line["sidewalk"]) == (75, 100, 0)
-    assert np.isnan(line["bus"])
+    [line] = tables.summary(made, Table(target="x", rows=rows("one"))).to_dict("records")
+    assert (line["road"], line["sidewalk"]) == (75, 0)
+    assert np.isnan(line["car"]) and np.isnan(line["bus"])
 
 
 def test_summary_of_nothing_has_its_rows_and_no_numbers():
     table = Table(target="cityscapes", against="one", rows=rows("one", "two"))
-    found = tables.summary(tables.lines([]), table, settings())
+    found = tables.summary(tables.lines([]), table)
     assert found["n"].tolist() == [0, 0] and found["miou16"].isna().all()
     apart = tables.differences(tables.lines([]), table)
     assert apart["n"].tolist() == [0, 0, 0] and apart["difference"].isna().all()
@@ -221,56 +249,3 @@ def test_a_row_is_compared_with_its_own_and_with_the_tables():
     apart = tables.differences(tables.lines([]), table)
     pairs = dict.fromkeys(zip(apart["row"], apart["against"], strict=True))
     assert list(pairs) == [("b", "a"), ("c", "a"), ("c", "b")]
-
-
-CONFIRMED, COPIED = published.Figure(40.0, "miou confirmed"), published.Figure(40.0, "transcribed")
-
-
-@pytest.mark.parametrize(
-    ("n", "difference", "deviation", "figure", "said"),
-    [
-        (3, 0.4, 0.1, CONFIRMED, "reproduced"),
-        (3, -1.0, 0.1, CONFIRMED, "reproduced"),
-        (3, 1.01, 0.1, CONFIRMED, "off"),
-        (3, -1.6, 0.8, CONFIRMED, "within seed noise"),
-        (3, -1.61, 0.8, CONFIRMED, "off"),
-        (1, 5.0, float("nan"), CONFIRMED, "off"),
-        (1, 0.0, float("nan"), CONFIRMED, "reproduced"),
-        (0, float("nan"), float("nan"), CONFIRMED, "not run"),
-        (0, float("nan"), float("nan"), None, "not run"),
-        (3, 0.0, 0.1, COPIED, "published figure unconfirmed"),
-        (3, float("nan"), float("nan"), None, ""),
-    ],
-)
-def test_verdict_by_hand(n, difference, deviation, figure, said):
-    near = Verdict(points=1, deviations=2)
-    assert tables.verdict(n, difference, deviation, figure, near) == said
-
-
-def test_published_figures_stand_beside_numbers_of_full_size_alone(score):
-    made = scored(score, madan=[40, 41], oracle=[62.6], other=[7])
-    lines = [
-        *rows("madan", published="multi-source/MADAN"),
-        *rows("oracle", published="oracle/FCN on target"),
-        *rows("other"),
-    ]
-    table = Table(target="cityscapes", rows=lines)
-    assert not {"published", "difference", "verdict"} & set(
-        tables.summary(made, table, settings()).columns
-    )
-    found = tables.summary(made, table, settings("paper"))
-    assert found["published"].tolist()[:2] == [41.4, 62.6]
-    assert found["difference"].tolist()[:2] == [-0.9, 0.0]
-    assert found["verdict"].tolist() == ["reproduced", "published figure unconfirmed", ""]
-
-
-def test_published_figures_are_whole_and_classes_average_to_means():
-    for target, count in (("cityscapes", 33), ("bdd100k", 18)):
-        assert len(published.figures(target)) == count
-    with open(published.__file__.replace(".py", ".csv")) as file:
-        for line in csv.DictReader(file):
-            ious = [float(line[name]) for name in tables.SHOWN if line[name]]
-            assert len(ious) in (0, 16)
-            if ious:
-                assert np.mean(ious) == pytest.approx(float(line["miou16"]), abs=0.11), line
-    assert published.figures("my-own-city") == {}
