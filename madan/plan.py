@@ -258,10 +258,10 @@ def _data_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
         return draw, range(1000), 1, 0
     draw(0)
     [item] = layouts.items(drawn, "train")
-    how = layouts.form(drawn, "train").values, layouts.of(drawn).table
+    how = layouts.meaning(drawn, "train")
     if artefact.kind == "verified":
-        return lambda _: verify.inspect(item, *how, quick=False), range(1000), 1, 0
-    verified = Verified({item.name: datasets.read(item, *how).digests}, {})
+        return lambda _: verify.inspect(item, how, quick=False), range(1000), 1, 0
+    verified = Verified({item.name: datasets.read(item, how).digests}, {})
     return lambda _: datasets.prepare(drawn, "train", 0, verified, scratch), range(1000), 1, 0
 
 
