@@ -69,10 +69,9 @@ def release(members, out, generator=None, story=STORY):
 
 
 def pairs(data):
-    form, table = layouts.form(data, "train"), layouts.of(data).table
-    read = {}
+    meaning, read = layouts.meaning(data, "train"), {}
     for item in layouts.items(data, "train"):
-        read[item.name] = datasets.read(item, form.values, table)
+        read[item.name] = datasets.read(item, meaning)
     return read
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from madan import config, datasets, labels, layouts, miniature, native, verify
+from madan import config, datasets, labels, layouts, masks, miniature, native, verify
 from madan.layouts import LAYOUTS, UNKNOWN
 from madan.schema import Layout, Refusal
 
@@ -76,8 +76,7 @@ def test_every_form_of_a_layout_reads_back_as_it_was_drawn(tmp_path, monkeypatch
         assert [item.name for item in found] == sorted(expected)
         for item in found:
             assert item == layouts.item(data, split, item.name)
-            values, table = layouts.form(data, split).values, layouts.of(data).table
-            image, truth, _ = datasets.read(item, values, table)
+            image, truth, _ = datasets.read(item, layouts.meaning(data, split))
             shown, train_ids = expected[item.name]
             known = np.isin(train_ids, labels.TABLES[layout])
             assert np.array_equal(truth, np.where(known, train_ids, labels.IGNORE))
@@ -195,10 +194,11 @@ def test_images_of_almost_the_right_suffix_are_strays(tmp_path):
     touch(tmp_path, "photos/train/4.txt", "photos/val/5.JPG", "masks/train/1.png")
     touch(tmp_path, "masks/train/2.PNG", "masks/train/6.tif")
     found = layouts.strays(dataset("mine", tmp_path, own=MINE), "train")
-    assert [str(path.relative_to(tmp_path)) for path in found] == [
-        "masks/train/2.PNG", "masks/train/6.tif",
-        "photos/train/2.JPG", "photos/train/deep/3.jpeg",
-    ]  # fmt: skip
+    assert [(str(stray.path.relative_to(tmp_path)), stray.why) for stray in found] == [
+        ("masks/train/6.tif", "its suffix is not .png"),
+        ("photos/train/deep/3.jpeg", "its suffix is not .jpg"),
+    ]
+    assert names(dataset("mine", tmp_path, own=MINE)) == ["1", "2"]
 
 
 # --- Splits ----------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def split_by(shares: dict[str, float], wanted: list[str], backwards: bool = Fals
         touch_gta5(Path(root), *wanted)
         step = -1 if backwards else 1
         scandir = os.scandir
-        patch.setattr(layouts.os, "scandir", lambda folder: list(scandir(folder))[::step])
+        patch.setattr(os, "scandir", lambda folder: list(scandir(folder))[::step])
         found = {}
         for split in layouts.SPLITS:
             with contextlib.suppress(Refusal):
@@ -374,14 +374,12 @@ def read_own(root: Path, own: Layout, label: Image.Image):
     Image.new("RGB", label.size, "grey").save(root / f"photos/{folder}/1.jpg")
     label.save(root / f"masks/{folder}/1.png")
     [item] = layouts.items(data, "train")
-    return datasets.read_label(
-        item.label, layouts.form(data, "train").values, layouts.of(data).table
-    )
+    return masks.read(item.label, layouts.meaning(data, "train")).truth
 
 
 def test_ids_of_ones_own_are_classes_ignored_or_unknown(tmp_path):
     ids = np.array([[0, 7, 8], [255, 1, 254]], np.uint8)
-    truth, _ = read_own(tmp_path, MINE, Image.fromarray(ids))
+    truth = read_own(tmp_path, MINE, Image.fromarray(ids))
     assert truth.tolist() == [[0, 11, 11], [255, UNKNOWN, UNKNOWN]]
 
 
@@ -395,7 +393,7 @@ def test_colours_of_ones_own_are_classes_ignored_or_unknown(tmp_path):
     indexed = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
     indexed.putpalette(np.array(seen, np.uint8).tobytes())
     for kind in (label, label.convert("RGBA"), indexed):
-        truth, _ = read_own(tmp_path, own, kind)
+        truth = read_own(tmp_path, own, kind)
         assert truth.tolist() == [[10, 13, 13], [255, UNKNOWN, UNKNOWN]], kind.mode
 
 
@@ -420,7 +418,7 @@ def test_the_example_of_the_document_is_read_as_it_stands_there(raw, tmp_path, m
 def test_ids_of_another_release_mean_the_same(tmp_path):
     own = MINE.model_copy(update={"ids": "cityscapes", "ignore": []})
     ids = np.array([[7, 33, 0], [24, 34, 200]], np.uint8)
-    truth, _ = read_own(tmp_path, own, Image.fromarray(ids))
+    truth = read_own(tmp_path, own, Image.fromarray(ids))
     assert truth.tolist() == [[0, 18, 255], [11, UNKNOWN, UNKNOWN]]
 
 

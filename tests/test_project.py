@@ -17,8 +17,9 @@ from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "startup", "labels", "published", "schema", "runs", "checks", "config"},
+    {"__init__", "startup", "labels", "folders", "published", "schema", "runs", "checks", "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
+     "rasters", "masks", "inspection", "plausibility", "drafting",
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training", "released"},

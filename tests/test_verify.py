@@ -88,7 +88,7 @@ def prepared(data, report, split="train"):
 
 def read(data, name, split="train"):
     item = layouts.item(data, split, name)
-    return datasets.read(item, layouts.form(data, split).values, layouts.of(data).table)
+    return datasets.read(item, layouts.meaning(data, split))
 
 
 # --- What is fit -----------------------------------------------------------------------------
@@ -151,15 +151,14 @@ def test_damage_to_a_file_is_found_and_its_pair_left_out_or_kept(own, layout, wh
         assert quick.status == FIT
 
 
-@pytest.mark.parametrize("suffix", [".PNG", ".jpeg", ".tif"])
+@pytest.mark.parametrize("suffix", [".webp", ".jpeg", ".tif", ".heic", ".AVIF"])
 def test_images_of_another_suffix_are_listed(own, suffix):
     data = own("cityscapes")
     image = layouts.items(data, "train")[0].image
     image.rename(image.with_suffix(suffix))
     report = look(data)
-    assert [finding.detail for finding in found(report, "suffix")] == [
-        str(image.with_suffix(suffix))
-    ]
+    said = f"{image.with_suffix(suffix)}: its suffix is not .png"
+    assert [finding.detail for finding in found(report, "suffix")] == [said]
     assert kinds(report) == {"no image", "suffix"}
 
 
@@ -187,8 +186,12 @@ def test_id_of_a_class_is_judged_by_the_layout(own):
     data = own("synthia")
     item = layouts.items(data, "train")[0]
     damage.save_native(item.label, "sixteen bits", np.full(SIZE, 300))
-    [finding] = look(data).findings
-    assert finding == ("unknown ids", item.name, f"{SIZE[0] * SIZE[1]} pixels of 2048")
+    report = look(data)
+    assert found(report, "unknown ids") == [
+        ("unknown ids", item.name, "300 (100 %): 2048 pixels of 2048")
+    ]
+    [summary] = found(report, "unknown values")
+    assert summary.detail == f"300: 20 % of all pixels, in 1 of 5 labels, such as {item.name}"
 
 
 def test_class_ids_that_lost_their_bits_are_no_ids(own):
