@@ -54,6 +54,7 @@ KINDS_OF_IDS = {
 BETTER = 0.15  # by so much another kind must fit better, of a split
 BETTER_ALONE = 0.3  # of one label
 WRONG = 0.4  # only ids that fit worse than this are taken for another kind
+MANY, FREQUENT = 5, 0.005  # fewer ids than so many of more than this share say nothing
 SHIFT = 0.35  # share of pixels that would have to change class, from which on it is a finding
 UNCOUNTED = 0.4  # so much more of a split is not counted than in the release
 
@@ -119,14 +120,22 @@ def _kinds(layout: Layout, seen: list[Inspection]) -> list[Finding]:
     findings = []
     for one in told:
         total.update(dict(one.ids))
+        if not _rich(one.ids):
+            continue
         own, best = kinds(one.ids, layout)
         if own.shift > WRONG > best.shift and own.shift - best.shift > BETTER_ALONE:
             findings.append(Finding("ids of another kind", one.name, _words(layout, own, best)))
-    if told:
+    if _rich(list(total.items())):
         own, best = kinds(total.items(), layout)
         if own.shift > WRONG and own.shift - best.shift > BETTER:
             findings.append(Finding("other ids", "", _words(layout, own, best)))
     return findings
+
+
+def _rich(ids: Sequence[tuple[int, int]]) -> bool:
+    """Whether there are enough frequent ids for the shares of classes to say something."""
+    pixels = sum(count for _, count in ids)
+    return sum(count > FREQUENT * pixels for _, count in ids) >= MANY
 
 
 def _words(layout: Layout, own: Fit, best: Fit) -> str:
