@@ -54,8 +54,7 @@ def _check_layouts(params: Params) -> None:
             raise Refusal(f"{key} needs ids, or colours where labels are colour images.")
         if isinstance(layout.ids, str):
             known(f"{key}.ids", layout.ids, labels.TABLES)
-            continue
-        values = layout.ids or layout.colours or {}
+        values = layout.ids if isinstance(layout.ids, dict) else layout.colours or {}
         for word in values:
             known(key, word, labels.CLASSES)
         all_values = [value for each in values.values() for value in each] + layout.ignore

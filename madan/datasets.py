@@ -39,6 +39,23 @@ def read_image(path: Path) -> tuple[Array, str]:
     return photo.pixels, photo.digest
 
 
+def image_as_labelled(item: Item) -> tuple[Array, str]:
+    """The image of a pair as its label lies, which may be unturned, and its SHA-256.
+
+    A copy of the label beside these pixels needs no EXIF entry.
+    """
+    photo, label = rasters.photo(item.image), rasters.header(item.label)
+    height, width = photo.pixels.shape[:2]
+    if (
+        photo.turn >= ON_ITS_SIDE
+        and label.turn == 1
+        and label.size == (width, height) != (height, width)
+    ):
+        back = {6: 8, 8: 6}.get(photo.turn, photo.turn)
+        return rasters.upright(photo.pixels, back), photo.digest
+    return photo.pixels, photo.digest
+
+
 def fitted(item: Item, photo: Photo, mask: Mask) -> Array:
     """The train ids of a mask, turned as its photo is; Unfit where that cannot be known.
 
