@@ -179,11 +179,11 @@ def _some(stems: Mapping[str, Path]) -> list[tuple[str, Path]]:
 
 
 def _first(stem: str) -> str:
-    return re.split(f"[{SEPARATORS}]", stem.rpartition("/")[2])[0]
+    return re.split(f"[{re.escape(SEPARATORS)}]", stem.rpartition("/")[2])[0]
 
 
 def _last(stem: str) -> str:
-    return re.split(f"[{SEPARATORS}]", stem.rpartition("/")[2])[-1]
+    return re.split(f"[{re.escape(SEPARATORS)}]", stem.rpartition("/")[2])[-1]
 
 
 def _paired(root: Path) -> Draft:
