@@ -37,6 +37,7 @@ class Meaning(NamedTuple):
     """What label pixels mean: their kind, the train id of each value, and what is not counted.
 
     `released`: the ids are a release's, so that the colours of a palette are its colours.
+    `otherwise`: values that the table does not know are not counted, instead of being unknown.
     `regions`: parts that are not counted: top, left, bottom, right, as fractions of the size.
     """
 
@@ -44,6 +45,7 @@ class Meaning(NamedTuple):
     table: labels.Labels
     released: bool = False
     regions: tuple[Region, ...] = ()
+    otherwise: bool = False
 
 
 class Layout(NamedTuple):
@@ -63,6 +65,7 @@ class Layout(NamedTuple):
     licence: str = ""
     ids: str = ""  # the release whose ids these are
     regions: tuple[Region, ...] = ()
+    otherwise: bool = False
 
 
 class Item(NamedTuple):
@@ -169,6 +172,7 @@ def of(dataset: Dataset) -> Layout:
         licence=own.licence,
         ids=named,
         regions=tuple(own.regions),
+        otherwise=own.otherwise == "ignore",
     )
 
 
@@ -182,15 +186,19 @@ def _table(own: Own) -> labels.Labels:
         for name, values in (own.ids or own.colours or {}).items():
             keys |= {key: labels.CLASSES.index(name) for key in map(_key, values)}
     table[list(keys)] = list(keys.values())
-    if own.otherwise == "ignore":
-        table[table == UNKNOWN] = labels.IGNORE
     return table
 
 
 def meaning(dataset: Dataset, split: str) -> Meaning:
     """What the label pixels of a dataset mean."""
     layout = of(dataset)
-    return Meaning(form(dataset, split).values, layout.table, bool(layout.ids), layout.regions)
+    return Meaning(
+        form(dataset, split).values,
+        layout.table,
+        bool(layout.ids),
+        layout.regions,
+        layout.otherwise,
+    )
 
 
 def _key(value: int | tuple[int, int, int]) -> int:

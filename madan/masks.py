@@ -71,13 +71,15 @@ def read(path: Path, meaning: Meaning) -> Mask:
         turn = rasters.orientation(opened)
     truth = labels.look_up(reading.table, stored)
     counts = _counts(stored) if stored.dtype == np.uint8 else None
-    unknown = _unknown(stored, truth, counts, reading.table)
+    unknown = () if meaning.otherwise else _unknown(stored, truth, counts, reading.table)
     ids = () if counts is None or reading.how else _sparse(counts)
-    if counts is None or meaning.regions:
-        truth = _cut(rasters.upright(truth, turn), meaning.regions)
+    truth = rasters.upright(truth, turn)
+    if counts is None or meaning.regions or meaning.otherwise:
+        if meaning.otherwise:
+            truth = np.where(truth == UNKNOWN, np.uint8(IGNORE), truth)
+        truth = _cut(truth, meaning.regions)
         pixels = _counts(truth)
     else:
-        truth = rasters.upright(truth, turn)
         pixels = np.bincount(reading.table, counts, minlength=256).astype(np.int64)
     return Mask(
         truth, rasters.sha(content), turn, pixels, ids, reading.how, reading.palette, unknown
@@ -167,8 +169,7 @@ def _wide(stored: Array, table: labels.Labels) -> tuple[Array, Reading]:
     """Values of 16 bits: as 8 bits where they fit, else with all beyond them unknown."""
     if stored.max(initial=0) < 256:
         return np.ascontiguousarray(stored.astype(np.uint8)), Reading(table)
-    rest = UNKNOWN if (table == UNKNOWN).any() else IGNORE
-    beyond = np.full((1 << 16) - len(table), rest, np.uint8)
+    beyond = np.full((1 << 16) - len(table), UNKNOWN, np.uint8)
     return stored, Reading(np.concatenate([table, beyond]))
 
 

@@ -133,7 +133,7 @@ def decoding(path: Path) -> Iterator[None]:
     except Exception as error:  # Of a damaged file decoders raise whatever the bytes lead to.
         # Pillow's own words for this name a place in memory, so no two runs agree.
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "of no known kind" if unknown else error
+        reason = f"of no known kind: {', '.join(_formats(path))}" if unknown else error
         raise Unfit(
             "unreadable",
             f"{path} cannot be read as an image ({reason}): it is damaged or cut short; "
@@ -146,7 +146,7 @@ def opened_image(path: Path, file: bytes | BinaryIO) -> Image.Image:
 
     Pillow leaves the checksums out when it reads pixels. Raises what Pillow raises, and Unfit.
     """
-    allowed = (*ALWAYS, *FORMATS.get(path.suffix.lower(), ()))
+    allowed = _formats(path)
     opened = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=allowed)
     width, height = opened.size
     if width * height > PIXELS:
@@ -159,6 +159,11 @@ def opened_image(path: Path, file: bytes | BinaryIO) -> Image.Image:
         opened.verify()
         opened = Image.open(io.BytesIO(file), formats=allowed)
     return opened
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """The formats that a file of this name may have."""
+    return (*ALWAYS, *FORMATS.get(path.suffix.lower(), ()))
 
 
 def depth(opened: Image.Image, content: bytes) -> int:

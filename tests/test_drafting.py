@@ -167,6 +167,42 @@ def test_masks_of_labelme_are_named_by_its_list_of_classes(tmp_path, streets):
     fit(drafted)
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_masks_of_cvat_with_a_palette_are_read_by_colour(tmp_path, streets, indexed):
+    colours = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)])
+
+    def save(path, ids):
+        few = np.select([ids == 7, ids == 26], [1, 2], 0)
+        if indexed:
+            encoders.png(path, few, 8, encoders.PALETTE, colours)
+        else:
+            encoders.png(path, colours[few], 8, encoders.RGB)
+
+    root = written(
+        tmp_path / "mine", streets, "JPEGImages/{k}.jpg", "SegmentationClass/{k}.png", save
+    )
+    (root / "labelmap.txt").write_text("background:0,0,0::\nroad:128,0,0::\ncar:0,128,0::\n")
+    said, drafted = entries(root)
+    assert drafted.own.colours == {"road": [(128, 0, 0)], "car": [(0, 128, 0)]}
+    assert drafted.own.ignore == [(0, 0, 0)]
+    fit(drafted)
+
+
+def test_machine_masks_of_supervisely_are_named_by_its_list(tmp_path, streets):
+    """Three equal channels, and a list of them."""
+
+    def save(path, ids):
+        few = np.select([ids == 7, ids == 26], [1, 2], 0)
+        encoders.png(path, np.repeat(few[:, :, None], 3, 2), 8, encoders.RGB)
+
+    root = written(tmp_path / "mine", streets, "ds/img/{k}.jpg", "ds/masks_machine/{k}.png", save)
+    (root / "obj_class_to_machine_color.json").write_text('{"road": [1, 1, 1], "car": [2, 2, 2]}')
+    said, drafted = entries(root)
+    assert drafted.own.ids == {"road": [1], "car": [2]} and drafted.own.ignore == [0]
+    report = verify.verify("drafted", drafted, "train")
+    assert report.status == verify.FIT and report.shares["road"] > 0.1
+
+
 @pytest.mark.parametrize("what", ["nothing", "photos alone", "no folder"])
 def test_a_folder_without_pairs_is_refused_in_one_sentence(tmp_path, streets, what):
     if what == "photos alone":

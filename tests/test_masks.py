@@ -217,3 +217,18 @@ def test_a_label_cut_anywhere_is_refused_or_read_right(scratch, cut, encode):
         assert str(path) in str(refusal)
     else:
         assert np.array_equal(mask.truth, LAYOUTS["gta5"].table[ids])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_what_is_ignored_otherwise_is_no_evidence_of_how_a_file_is_read(scratch, data):
+    """Greys of a palette that shows ids are not ids, though all values are allowed."""
+    table = np.full(256, UNKNOWN, np.uint8)
+    table[[0, 7, 12]] = 0, 13, 10
+    ids = np.random.default_rng(data.draw(st.integers(0, 99))).choice([0, 7, 12, 40], SIZE)
+    palette = np.repeat(np.random.default_rng(1).permutation(200)[:41, None] + 50, 3, 1)
+    encoders.png(scratch / "1.png", ids, 8, encoders.PALETTE, palette)
+    mask = masks.read(scratch / "1.png", Meaning("ids", table, otherwise=True))
+    expected = np.where(table[ids] == UNKNOWN, IGNORE, table[ids])
+    assert np.array_equal(mask.truth, expected) and mask.unknown == ()
+    assert mask.pixels.tolist() == np.bincount(expected.ravel(), minlength=256).tolist()

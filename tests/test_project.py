@@ -19,7 +19,7 @@ from madan.graph import Graph
 LEVELS = [
     {"__init__", "startup", "labels", "folders", "published", "schema", "runs", "checks", "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
-     "rasters", "masks", "inspection", "plausibility", "drafting",
+     "rasters", "masks", "inspection", "plausibility", "pairing", "drafting",
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training", "released"},
