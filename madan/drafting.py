@@ -238,4 +238,4 @@ def _written(root: Path, name: str, found: Draft, values: Sequence[str]) -> str:
 
 def _quoted(text: str) -> str:
     """A string of YAML that is read as it stands."""
-    return "'" + text.replace("'", "''") + "'"
+    return json.dumps(text, ensure_ascii=False).encode(errors="backslashreplace").decode()

@@ -167,6 +167,14 @@ def test_masks_of_labelme_are_named_by_its_list_of_classes(tmp_path, streets):
     fit(drafted)
 
 
+def test_names_with_odd_letters_are_quoted(tmp_path, streets):
+    root = written(tmp_path / 'a "b" # c\nd', streets, "x: y/{k}.jpg", "#m/{k}.png",
+                   lambda path, ids: Image.fromarray(ids).save(path))  # fmt: skip
+    said, drafted = entries(root)
+    assert drafted.root == root and drafted.own.images == "x: y/{name}.jpg"
+    fit(drafted)
+
+
 @pytest.mark.parametrize("indexed", [False, True])
 def test_masks_of_cvat_with_a_palette_are_read_by_colour(tmp_path, streets, indexed):
     colours = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)])
