@@ -34,13 +34,15 @@ class NotNow(Refusal):
 class Pattern(NamedTuple):
     """A pattern in its parts: the folder, and what stands before and after {name} in a file's name.
 
-    `after` is without the suffix, which may be written in any case.
+    `after` is without the suffix, which may be written in any case. `top`: letters of the folder's
+    path and its slash.
     """
 
     folder: Path
     before: str
     after: str
     suffix: str
+    top: int
 
 
 class Entry(NamedTuple):
@@ -64,7 +66,7 @@ def parse(root: Path, pattern: str) -> Pattern:
     folder, _, around = pattern.rpartition("/")
     before, after = around.split("{name}")
     after, dot, suffix = after.rpartition(".")
-    return Pattern(root / folder, before, after, dot + suffix)
+    return Pattern(root / folder, before, after, dot + suffix, len(str(root / folder)) + 1)
 
 
 def place(pattern: str, name: str) -> str:
@@ -87,7 +89,7 @@ def alike(one: str, other: str) -> bool:
 
 def composed(name: str) -> str:
     """Give a name in one Unicode form (NFC), whichever form the file system keeps it in."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def named(pattern: Pattern, path: str) -> str | None:
@@ -95,7 +97,10 @@ def named(pattern: Pattern, path: str) -> str | None:
 
     The suffix may be in another case, and the letters in another Unicode form.
     """
-    inner, deeper, own = path[len(str(pattern.folder)) + 1 :].rpartition("/")
+    if not pattern.before and not pattern.after and path.endswith(pattern.suffix):
+        name = path[pattern.top : len(path) - len(pattern.suffix)]
+        return None if not name or name.endswith("/") else name
+    inner, deeper, own = path[pattern.top :].rpartition("/")
     stem = own[: len(own) - len(pattern.suffix)]
     if own[len(stem) :].lower() != pattern.suffix.lower():
         return None
@@ -175,7 +180,8 @@ def walk(
             else:
                 yield from walk(entry.path, above | {here}, deeper)
         else:
-            yield Entry(entry.path, about.st_size, kind(about.st_mode))
+            odd = "" if stat.S_ISREG(about.st_mode) else kind(about.st_mode)
+            yield Entry(entry.path, about.st_size, odd)
 
 
 def kind(mode: int) -> str:

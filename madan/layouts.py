@@ -267,8 +267,9 @@ def _by_name(root: Path, pattern: str) -> dict[str, tuple[str, Path]]:
     Of two files of one name the one counts whose path is as the pattern says, else the first.
     """
     found: dict[str, tuple[str, Path]] = {}
+    suffix = folders.parse(root, pattern).suffix
     for name, entry in sorted(folders.files(root, pattern)):
-        exact = entry.path == str(root / folders.place(pattern, name))
+        exact = entry.path.endswith(suffix)
         key = folders.composed(name)
         if key not in found or exact:
             found[key] = name, Path(entry.path)
