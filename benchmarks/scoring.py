@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pairs import Pair, Size
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from madan import datasets, evaluation, export, labels, layouts, miniature, scores
+from madan import evaluation, export, labels, layouts, masks, miniature, scores
 
 CLASSES = len(labels.CLASSES)
-TABLE = layouts.LAYOUTS["cityscapes"].table
+MEANING = layouts.Meaning("ids", layouts.LAYOUTS["cityscapes"].table, released=True)
 Array = NDArray[np.integer]
 
 
@@ -97,7 +97,7 @@ def _files(what: str, scratch: Path, truth: Array, seen: Array, expected: Array)
         return matrix[np.ix_(kept, kept)].astype(np.int64)
 
     def ours() -> Array:
-        found, true = (datasets.read_label(path, "ids", TABLE)[0] for path in paths)
+        found, true = (masks.read(path, MEANING).truth for path in paths)
         return scores.confusion(true, found, CLASSES)
 
     def check() -> float:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from madan import labels, published
+from madan import folders, labels, published
 from madan.runs import check_kind, needs, stylable
 from madan.schema import (
     Adaptation,
@@ -27,7 +27,7 @@ def _check_layouts(params: Params) -> None:
             raise Refusal(f"{key} has the name of a release's layout; choose another.")
         for side in ("images", "labels"):
             pattern = getattr(layout, side)
-            if not re.fullmatch(r"([^{}]*({split}[^{}]*)?/)?{name}[^{}/]*", pattern):
+            if not re.fullmatch(r"([^{}]*({split}[^{}]*)?/)?[^{}/]*{name}[^{}/]*", pattern):
                 raise Refusal(
                     f"{key}.{side} is {pattern}; write a path such as {side}/{{split}}/{{name}}.png"
                     ", where {split} may be left out."
@@ -36,10 +36,7 @@ def _check_layouts(params: Params) -> None:
                 raise Refusal(f"{key}.{side} is {pattern}; it must stay below the domain's root.")
         if ("{split}" in layout.images) != ("{split}" in layout.labels):
             raise Refusal(f"{key} has {{split}} in only one of images and labels; use it in both.")
-        images, truths = layout.images.split("{name}"), layout.labels.split("{name}")
-        if images[0] == truths[0] and (
-            images[1].endswith(truths[1]) or truths[1].endswith(images[1])
-        ):
+        if folders.alike(layout.images, layout.labels):
             raise Refusal(
                 f"{key} cannot tell images from labels; keep them in folders of their own."
             )
@@ -47,12 +44,17 @@ def _check_layouts(params: Params) -> None:
             known(f"{key}.folders", split, ("train", "val", "test"))
             if folder.startswith("/") or ".." in Path(folder).parts:
                 raise Refusal(f"{key}.folders has {folder}; it must stay below the domain's root.")
+        for top, left, bottom, right in layout.regions:
+            if top >= bottom or left >= right:
+                raise Refusal(
+                    f"{key}.regions has {[top, left, bottom, right]}; write top, left, bottom, "
+                    "right, where top is less than bottom and left is less than right."
+                )
         if bool(layout.ids) == bool(layout.colours):
             raise Refusal(f"{key} needs ids, or colours where labels are colour images.")
         if isinstance(layout.ids, str):
             known(f"{key}.ids", layout.ids, labels.TABLES)
-            continue
-        values = layout.ids or layout.colours or {}
+        values = layout.ids if isinstance(layout.ids, dict) else layout.colours or {}
         for word in values:
             known(key, word, labels.CLASSES)
         all_values = [value for each in values.values() for value in each] + layout.ignore

@@ -30,10 +30,14 @@ exports = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+drafts = typer.Typer(
+    help="Draft entries of params.yaml: madan init data FOLDER", no_args_is_help=True
+)
 # In this order `madan --help` shows them.
 DATA, PIXEL, SEGMENTERS = "Data", "Pixel level: G", "Segmenters: F"
 SHOWN, STANDING = "Scores, figures, exports", "What stands and what is to come"
 app.add_typer(exports, name="export", rich_help_panel=SHOWN)
+app.add_typer(drafts, name="init", rich_help_panel=DATA)
 
 CORES = len(os.sched_getaffinity(0))
 Seed = Annotated[int | None, typer.Option(help="One of params.yaml's seeds; else its first.")]
@@ -365,8 +369,8 @@ def vouch(
 
     graph = Graph(config.load())
     found = acceptance.below(graph, paths)
-    acceptance.accept(graph, found, code)
-    print("\n".join(f"vouched: {graph.certificate(artefact)}" for artefact in found))
+    accepted = acceptance.accept(graph, found, code)
+    print("\n".join(f"vouched: {graph.certificate(artefact)}" for artefact in accepted))
 
 
 @app.command(rich_help_panel=STANDING)
@@ -408,6 +412,16 @@ def publish(
 
     for path in publication.publish(Graph(config.load()), out):
         print(f"written: {path}")
+
+
+@drafts.command("data")
+def init_data(
+    folder: Annotated[Path, typer.Argument(help="It holds images and masks.", metavar="FOLDER")],
+) -> None:
+    """Draft layouts and domains of a folder of images and masks; params.yaml stays as it is."""
+    from madan import drafting
+
+    typer.echo(drafting.draft(folder), nl=False)
 
 
 @exports.command("stylised")

@@ -1,26 +1,19 @@
 """Datasets: native pairs in, memory-mapped shards of images and train ids out."""
 
 import contextlib
-import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from madan import labels, layouts
-from madan.layouts import UNKNOWN, Item, Values
+from madan import labels, layouts, masks, rasters
+from madan.layouts import Item, Meaning
+from madan.masks import Mask
+from madan.rasters import ON_ITS_SIDE, Array, Photo, Unfit
 from madan.schema import Dataset, Refusal
-
-Array = np.ndarray
-ORIENTATION = 0x0112  # the EXIF entry that says which way is up
-
-
-class NotIds(Refusal):
-    """A label image of another kind than the layout's."""
 
 
 class Pair(NamedTuple):
@@ -31,86 +24,75 @@ class Pair(NamedTuple):
     digests: tuple[str, str]
 
 
-def read(item: Item, values: Values, table: labels.Labels) -> Pair:
-    """A pair in native size; Refusal when unreadable, of two sizes or with ids not in the table."""
-    image, of_image = read_image(item.image)
-    truth, of_label = read_label(item.label, values, table)
-    if image.shape[:2] != truth.shape:
-        raise Refusal(
-            f"{item.image} is {image.shape[1]}x{image.shape[0]} but its label {item.label} is "
-            f"{truth.shape[1]}x{truth.shape[0]}; replace or remove both: one size is needed."
-        )
-    if (truth == UNKNOWN).any():
+def read(item: Item, meaning: Meaning) -> Pair:
+    """A pair in native size, upright; Refusal when unreadable, of two sizes or with unknown ids."""
+    photo, mask = rasters.photo(item.image), masks.read(item.label, meaning)
+    truth = fitted(item, photo, mask)
+    if mask.unknown:
         raise Refusal(f"{item.label} holds ids that its layout does not have; see madan verify.")
-    return Pair(image, truth, (of_image, of_label))
+    return Pair(photo.pixels, truth, (photo.digest, mask.digest))
 
 
 def read_image(path: Path) -> tuple[Array, str]:
     """An image as RGB uint8 [H, W, 3], turned upright as its EXIF entry says, and its SHA-256."""
-    with _named(path):
-        content = path.read_bytes()
-        with _checked(content) as opened:
-            turned = opened.getexif().get(ORIENTATION, 1) != 1
-            upright = ImageOps.exif_transpose(opened) if turned else opened
-            coloured = upright if upright.mode == "RGB" else upright.convert("RGB")
-            return np.asarray(coloured), _sha(content)
+    photo = rasters.photo(path)
+    return photo.pixels, photo.digest
 
 
-def read_label(path: Path, values: Values, table: labels.Labels) -> tuple[Array, str]:
-    """Train ids uint8 [H, W], UNKNOWN where the table has no such id, and the file's SHA-256.
+def image_as_labelled(item: Item) -> tuple[Array, str]:
+    """The image of a pair as its label lies, which may be unturned, and its SHA-256.
 
-    Raises NotIds for a label image of another kind, Refusal for one that cannot be read.
+    A copy of the label beside these pixels needs no EXIF entry.
     """
-    with _named(path):
-        content = path.read_bytes()
-        native = NATIVE_IDS[values](path, content)
-    # Ids beyond 255, as 16 bits can hold, are unknown too.
-    native = np.minimum(native, len(table)) if native.dtype == np.uint16 else native
-    table = np.append(table, np.uint8(UNKNOWN)) if native.dtype == np.uint16 else table
-    return labels.look_up(table, native), _sha(content)
+    photo, label = rasters.photo(item.image), rasters.header(item.label)
+    height, width = photo.pixels.shape[:2]
+    if (
+        photo.turn >= ON_ITS_SIDE
+        and label.turn == 1
+        and label.size == (width, height) != (height, width)
+    ):
+        back = {6: 8, 8: 6}.get(photo.turn, photo.turn)
+        return rasters.upright(photo.pixels, back), photo.digest
+    return photo.pixels, photo.digest
 
 
-def _indices(path: Path, content: bytes) -> Array:
-    """Ids of an 8-bit label image: palette indices or grey values, never colours."""
-    with _checked(content) as image:
-        if image.mode not in ("P", "L"):
-            raise NotIds(
-                f"{path} is a {image.mode} image, expected 8-bit ids (palette or grey); "
-                "take the label images of ids, not those of colours."
-            )
-        return np.asarray(image)
+def fitted(item: Item, photo: Photo, mask: Mask) -> Array:
+    """The train ids of a mask, turned as its photo is; Unfit where that cannot be known.
+
+    EXIF entries turn image and label alike. Where only one of them has such an entry, the sizes say
+    whether the label was drawn on the turned image; where both are possible, the pair is refused.
+    """
+    truth, size = mask.truth, photo.pixels.shape[:2]
+    sizes = fit(item, size, truth.shape, photo.turn, mask.turn)
+    return rasters.upright(truth, photo.turn) if sizes == "turn" else truth
 
 
-def _sixteen_bits(path: Path, content: bytes) -> Array:
-    """SYNTHIA's class ids: red of a 16-bit PNG, of which Pillow would keep the wrong byte."""
-    import cv2
+def fit(item: Item, image: tuple[int, ...], label: tuple[int, ...], turn: int, own: int) -> str:
+    """Compare sizes [h, w] of image and label, upright, and their EXIF orientations.
 
-    _checked(content)  # No checksum is wrong, and it is not too large to be true.
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise OSError(f"{path} cannot be decoded")
-    if image.dtype != np.uint16 or image.ndim != 3:
-        raise NotIds(
-            f"{path} has {image.dtype} values of shape {image.shape}, expected a 16-bit "
-            "three-channel PNG; download SYNTHIA-RAND-CITYSCAPES again or restore GT/LABELS."
+    "turn" where the label has to be turned as its image was, else "". Raises Unfit for two sizes
+    and where sizes and orientations leave open which way is up.
+    """
+    on_its_side = turn >= ON_ITS_SIDE or own >= ON_ITS_SIDE
+    size_says = on_its_side and image[0] != image[1]
+    if turn != own and 1 in (turn, own) and image == label and not size_says:
+        which, other = ("image", "label") if own == 1 else ("label", "image")
+        raise Unfit(
+            "one turned",
+            f"{item.image} and its label {item.label}: the EXIF entry of the {which} turns it "
+            f"(orientation {max(turn, own)}), the {other} has none, and their sizes do not say "
+            "whether it is turned already; save both upright, without the entry.",
         )
-    return np.asarray(image[:, :, 2])
-
-
-def _colours(path: Path, content: bytes) -> Array:
-    """Colours as numbers, red << 16 | green << 8 | blue, int32 [H, W]."""
-    with _checked(content) as image:
-        if image.mode not in ("RGB", "RGBA", "P"):
-            raise NotIds(f"{path} is a {image.mode} image, expected colours; see its layout.")
-        red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.int32), 2, 0)
-    return np.asarray(red << 16 | green << 8 | blue)
-
-
-NATIVE_IDS: dict[Values, Callable[[Path, bytes], Array]] = {
-    "ids": _indices,
-    "sixteen bits": _sixteen_bits,
-    "colours": _colours,
-}
+    if image == label:
+        return ""
+    if turn >= ON_ITS_SIDE and own == 1 and label == image[::-1]:
+        return "turn"
+    turned = "; one of them is turned by 90 degrees" if label == image[::-1] else ""
+    raise Unfit(
+        "two sizes",
+        f"{item.image} is {image[1]}x{image[0]} but its label {item.label} is "
+        f"{label[1]}x{label[0]}{turned}; replace or remove both: one size is needed.",
+    )
 
 
 class Verified(NamedTuple):
@@ -128,15 +110,16 @@ def prepare(dataset: Dataset, split: str, shard: int, verified: Verified, out: P
     Excluded items leave gaps. Refusal when a file is not what was verified.
     """
     names = sorted({*verified.pairs, *verified.excluded})[shard :: dataset.shards]
-    chosen = [layouts.item(dataset, split, name) for name in names if name in verified.pairs]
-    if not chosen:
+    wanted = [name for name in names if name in verified.pairs]
+    if not wanted:
         raise Refusal(
             f"{dataset.root} has fewer {split} images than the {dataset.shards} shards of "
             "params.yaml; ask for fewer."
         )
+    chosen = _chosen(dataset, split, wanted)
     height, width = dataset.size
-    values, table = layouts.form(dataset, split).values, layouts.of(dataset).table
-    sizes = [dataset.size if split == "train" else _native_size(item) for item in chosen]
+    meaning = layouts.meaning(dataset, split)
+    sizes = [dataset.size if split == "train" else _native_size(i, meaning) for i in chosen]
     padded = tuple(max(extents) for extents in zip(*sizes, strict=True))
     pixels = np.zeros(256, np.int64)
     entries = []
@@ -145,7 +128,7 @@ def prepare(dataset: Dataset, split: str, shard: int, verified: Verified, out: P
         array(out / "labels.npy", (len(chosen), *padded)) as add_label,
     ):
         for item, (h, w) in zip(chosen, sizes, strict=True):
-            image, truth, digests = read(item, values, table)
+            image, truth, digests = read(item, meaning)
             if digests != verified.pairs[item.name]:
                 raise Refusal(
                     f"{item.image} or {item.label} changed since it was verified: "
@@ -166,6 +149,12 @@ def prepare(dataset: Dataset, split: str, shard: int, verified: Verified, out: P
         "pixels": pixels[: len(labels.CLASSES)].tolist(),
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def _chosen(dataset: Dataset, split: str, names: Sequence[str]) -> list[Item]:
+    """The pairs of these names, where they lie now."""
+    there = {item.name: item for item in layouts.items(dataset, split)}
+    return [there.get(name) or layouts.item(dataset, split, name) for name in names]
 
 
 @contextlib.contextmanager
@@ -246,33 +235,13 @@ class Pictures:
         return self._images
 
 
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn a decoder's error into a sentence that names the file."""
-    try:
-        yield
-    except (Refusal, MemoryError):
-        raise
-    except Exception as error:  # Of a damaged file decoders raise whatever the bytes lead to.
-        # Pillow's own words for this name a place in memory, so no two runs agree.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "of no known kind" if unknown else error
-        raise Refusal(
-            f"{path} cannot be read as an image ({reason}): it is damaged or cut short; "
-            "download or extract it again."
-        ) from None
-
-
-def _checked(content: bytes) -> Image.Image:
-    """The image, after its checksums, which Pillow leaves out when it reads the pixels."""
-    with Image.open(io.BytesIO(content)) as image:
-        image.verify()
-    return Image.open(io.BytesIO(content))
-
-
-def _native_size(item: Item) -> tuple[int, int]:
-    with _named(item.label), Image.open(item.label) as opened:
-        return opened.height, opened.width
+def _native_size(item: Item, meaning: Meaning) -> tuple[int, int]:
+    """Size [h, w] of a pair's train ids; from headers alone where nothing turns it."""
+    contents = [rasters.read_bytes(path) for path in (item.image, item.label)]
+    if any(b"Exif" in content or b"eXIf" in content for content in contents):
+        height, width = read(item, meaning).truth.shape
+        return height, width
+    return rasters.header(item.label).size
 
 
 def _resized(image: Array, size: tuple[int, int], how: Image.Resampling) -> Array:
@@ -297,7 +266,3 @@ def _manifest(folder: Path) -> dict:
         raise Refusal(f"{path} not found: make it with snakemake {folder}/digest") from None
     except (ValueError, KeyError, TypeError) as error:
         raise Refusal(f"{path} is damaged ({error}): delete {folder} and run again.") from None
-
-
-def _sha(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]

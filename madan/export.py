@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from madan import __version__, batches, datasets, evaluation, labels, layouts, stylisation, training
 from madan.datasets import Array, Pictures, Verified
 from madan.drn26 import Net
+from madan.folders import alike, place
 from madan.layouts import Form
 from madan.progress import Meter
 from madan.schema import Dataset, Export, Refusal
@@ -64,8 +65,8 @@ def release(
             adapted = stylised(generator, image, precision, tiles)
             images[name] = {
                 "source": of_image,
-                "stylised": files.add(folder + form.images.replace("{name}", name), png(adapted)),
-                "label": files.add(folder + form.labels.replace("{name}", name), label),
+                "stylised": files.add(folder + place(form.images, name), png(adapted)),
+                "label": files.add(folder + place(form.labels, name), label),
                 "size": list(image.shape[:2]),
             }
             done += 1
@@ -73,7 +74,13 @@ def release(
         split_file = member.dataset.root / layouts.of(member.dataset).split_file
         if split_file.is_file():
             files.add(folder + split_file.name, split_file.read_bytes())
-        parts[member.name] = {"images": images, "excluded": member.verified.excluded}
+        lies = layouts.of(member.dataset)
+        parts[member.name] = {
+            "source": lies.source,
+            "licence": lies.licence,
+            "images": images,
+            "excluded": member.verified.excluded,
+        }
     meter.close()
     story = {**story, "split": SPLIT, "version": __version__}
     files.add("manifest.json", _json({**story, "members": parts}))
@@ -152,7 +159,7 @@ class _Files:
 def _raw(member: Member, name: str) -> tuple[Array, bytes]:
     """Image [H, W, 3] and the bytes of its label, both as they were verified."""
     item = layouts.item(member.dataset, SPLIT, name)
-    image, of_image = datasets.read_image(item.image)
+    image, of_image = datasets.image_as_labelled(item)
     label = item.label.read_bytes()
     if (of_image, hashlib.sha256(label).hexdigest()[:16]) != member.verified.pairs[name]:
         raise Refusal(
@@ -177,7 +184,7 @@ def _form(dataset: Dataset) -> Form:
     """
     form = layouts.form(dataset, SPLIT)
     images = PurePosixPath(form.images).with_suffix(".png").as_posix()
-    if images == form.labels:
+    if alike(images, form.labels):
         raise Refusal(
             f"layouts.{dataset.layout} has images and labels in one folder, where a stylised PNG "
             "would have the name of its label; move labels to a folder of their own."

@@ -4,12 +4,15 @@ Not a box of the paper's figure but what its three datasets share: GTA5, SYNTHIA
 Cityscapes are compared on the 19 classes (Cordts et al., 2016), or the 16 that SYNTHIA has too.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Labels = NDArray[np.uint8]
 
 IGNORE = 255
+UNKNOWN = 254  # in a table: an id or a colour that the dataset does not have
 
 CLASSES = (
     "road",
@@ -110,6 +113,23 @@ TABLES: dict[str, Labels] = {
 
 _TO_LABEL_IDS = _table(dict(enumerate(_LABEL_IDS)), 0)
 
+# Colours of what is not counted: the Cityscapes scripts' (labels.py), and GTA5's for `static`.
+VOID_COLOURS = (
+    (0, 0, 0),
+    (20, 20, 20),
+    (111, 74, 0),
+    (81, 0, 81),
+    (250, 170, 160),
+    (230, 150, 140),
+    (180, 165, 180),
+    (150, 100, 100),
+    (150, 120, 90),
+    (0, 0, 90),
+    (0, 0, 110),
+)
+# Label ids that are not counted but have a class's colour: a group of poles, a licence plate.
+SHARED_COLOURS = {18: (153, 153, 153), 34: (0, 0, 142)}
+
 _COLOURS = np.zeros((256, 3), dtype=np.uint8)
 _COLOURS[: len(CLASSES)] = PALETTE
 
@@ -148,6 +168,18 @@ def colour(train_ids: NDArray[np.integer]) -> Labels:
     Raises ValueError for an id outside 0..255.
     """
     return _look_up(_COLOURS, train_ids, "train ids")
+
+
+def key(colour: Sequence[int]) -> int:
+    """Write a colour (red, green, blue, each 0..255) as one number below 2 ** 24."""
+    red, green, blue = (int(part) for part in colour)
+    return red << 16 | green << 8 | blue
+
+
+# The train id that each colour of the releases stands for.
+BY_COLOUR = {key(colour): IGNORE for colour in VOID_COLOURS} | {
+    key(colour): train_id for train_id, colour in enumerate(PALETTE)
+}
 
 
 def _look_up(table: Labels, ids: NDArray[np.integer], what: str) -> Labels:

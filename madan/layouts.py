@@ -7,20 +7,21 @@ of one's own is an entry of `layouts` in params.yaml.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from madan import labels
+from madan import folders, labels
+from madan.folders import Stray
+from madan.labels import UNKNOWN
 from madan.schema import Dataset, Refusal
+from madan.schema import Layout as Own
 
 SPLITS = ("train", "val", "test")
-UNKNOWN = 254  # in a table: an id that the dataset does not have
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-
+Region = tuple[float, float, float, float]
 Values = Literal["ids", "sixteen bits", "colours"]
 
 
@@ -30,6 +31,21 @@ class Form(NamedTuple):
     images: str
     labels: str
     values: Values = "ids"
+
+
+class Meaning(NamedTuple):
+    """What label pixels mean: their kind, the train id of each value, and what is not counted.
+
+    `released`: the ids are a release's, so that the colours of a palette are its colours.
+    `otherwise`: values that the table does not know are not counted, instead of being unknown.
+    `regions`: parts that are not counted: top, left, bottom, right, as fractions of the size.
+    """
+
+    values: Values
+    table: labels.Labels
+    released: bool = False
+    regions: tuple[Region, ...] = ()
+    otherwise: bool = False
 
 
 class Layout(NamedTuple):
@@ -47,6 +63,9 @@ class Layout(NamedTuple):
     tree: str = ""
     gigabytes: int = 0
     licence: str = ""
+    ids: str = ""  # the release whose ids these are
+    regions: tuple[Region, ...] = ()
+    otherwise: bool = False
 
 
 class Item(NamedTuple):
@@ -143,24 +162,48 @@ def of(dataset: Dataset) -> Layout:
     """The layout of a dataset: one of the releases', or that of params.yaml."""
     own = dataset.own
     if own is None:
-        return LAYOUTS[dataset.layout]
-    if isinstance(own.ids, str):
-        return Layout((Form(own.images, own.labels),), LAYOUTS[own.ids].table, own.folders)
+        return LAYOUTS[dataset.layout]._replace(ids=dataset.layout)
+    named = own.ids if isinstance(own.ids, str) else ""
+    return Layout(
+        (Form(own.images, own.labels, "colours" if own.colours else "ids"),),
+        _table(own),
+        own.folders,
+        source=own.source,
+        licence=own.licence,
+        ids=named,
+        regions=tuple(own.regions),
+        otherwise=own.otherwise == "ignore",
+    )
+
+
+def _table(own: Own) -> labels.Labels:
+    """The train id of each id (or of each colour as a number) of a layout of one's own."""
     keys = {key: labels.IGNORE for key in map(_key, own.ignore)}
-    for name, values in (own.ids or own.colours or {}).items():
-        keys |= {key: labels.CLASSES.index(name) for key in map(_key, values)}
-    table = np.full(256 if own.ids else 1 << 24, UNKNOWN, np.uint8)
+    if isinstance(own.ids, str):
+        table = LAYOUTS[own.ids].table.copy()
+    else:
+        table = np.full(1 << 24 if own.colours else 256, UNKNOWN, np.uint8)
+        for name, values in (own.ids or own.colours or {}).items():
+            keys |= {key: labels.CLASSES.index(name) for key in map(_key, values)}
     table[list(keys)] = list(keys.values())
-    form = Form(own.images, own.labels, "ids" if own.ids else "colours")
-    return Layout((form,), table, own.folders)
+    return table
+
+
+def meaning(dataset: Dataset, split: str) -> Meaning:
+    """What the label pixels of a dataset mean."""
+    layout = of(dataset)
+    return Meaning(
+        form(dataset, split).values,
+        layout.table,
+        bool(layout.ids),
+        layout.regions,
+        layout.otherwise,
+    )
 
 
 def _key(value: int | tuple[int, int, int]) -> int:
     """The place of an id, or of a colour, in its table."""
-    if isinstance(value, int):
-        return value
-    red, green, blue = value
-    return red << 16 | green << 8 | blue
+    return value if isinstance(value, int) else labels.key(value)
 
 
 def form(dataset: Dataset, split: str) -> Form:
@@ -171,7 +214,7 @@ def form(dataset: Dataset, split: str) -> Form:
         Form(images.replace("{split}", folder), truths.replace("{split}", folder), values)
         for images, truths, values in layout.forms
     ]
-    there = (each for each in forms if _parts(dataset.root, each.labels)[0].is_dir())
+    there = (each for each in forms if folders.parse(dataset.root, each.labels).folder.is_dir())
     return next(there, forms[0])
 
 
@@ -194,23 +237,50 @@ def items(dataset: Dataset, split: str) -> list[Item]:
     """
     _expect(dataset.root, f"a folder in the {dataset.layout} layout")
     lies = form(dataset, split)
-    found: set[str] = set()
+    sides: list[dict[str, tuple[str, Path]]] = []
     for pattern in lies[:2]:
-        _expect(_parts(dataset.root, pattern)[0], f"a folder of the {dataset.layout} layout")
-        found |= {name for name, _ in _files(dataset.root, pattern)}
+        _expect(
+            folders.parse(dataset.root, pattern).folder, f"a folder of the {dataset.layout} layout"
+        )
+        sides.append(_by_name(dataset.root, pattern))
+    images, truths = sides
+    # An image and a label have one name, whichever Unicode form each is kept in.
+    found = {(images.get(key) or truths[key])[0]: key for key in images.keys() | truths.keys()}
     names = sorted(found if by_folder(dataset) else _of_split(dataset, split, sorted(found)))
     if not names:
         raise Refusal(
             f"{dataset.root} holds no image of the {split} split; see docs/data.md for its layout."
         )
-    return [_item(dataset.root, lies, name) for name in names]
+    return [
+        Item(name, *(
+            side[key][1] if key in side else dataset.root / folders.place(pattern, name)
+            for side, pattern in zip(sides, lies, strict=False)
+        ))
+        for name in names
+        for key in [found.get(name, folders.composed(name))]
+    ]  # fmt: skip
+
+
+def _by_name(root: Path, pattern: str) -> dict[str, tuple[str, Path]]:
+    """The files of a pattern: name and path by the name's composed form.
+
+    Of two files of one name the one counts whose path is as the pattern says, else the first.
+    """
+    found: dict[str, tuple[str, Path]] = {}
+    suffix = folders.parse(root, pattern).suffix
+    for name, entry in sorted(folders.files(root, pattern)):
+        exact = entry.path.endswith(suffix)
+        key = folders.composed(name)
+        if key not in found or exact:
+            found[key] = name, Path(entry.path)
+    return found
 
 
 def splits(dataset: Dataset) -> list[str]:
     """The splits that a dataset has on disk, or by its list of splits."""
     if by_folder(dataset):
-        folders = (_parts(dataset.root, form(dataset, split).images)[0] for split in SPLITS)
-        return [split for split, folder in zip(SPLITS, folders, strict=True) if folder.is_dir()]
+        lies = (folders.parse(dataset.root, form(dataset, split).images).folder for split in SPLITS)
+        return [split for split, folder in zip(SPLITS, lies, strict=True) if folder.is_dir()]
     if isinstance(dataset.splits, dict):
         return [split for split in SPLITS if dataset.splits.get(split)]
     return list(SPLITS) if dataset.splits == "given" and of(dataset).split_file else ["train"]
@@ -221,25 +291,12 @@ def by_folder(dataset: Dataset) -> bool:
     return "{split}" in of(dataset).forms[0].images
 
 
-def listing(dataset: Dataset, split: str) -> tuple[int, int]:
-    """Number of the files that a split is made from, and their bytes; (0, 0) without a folder."""
-    sizes = [
-        size for pattern in form(dataset, split)[:2]
-        for _, size in _files(dataset.root, pattern)
-    ]  # fmt: skip
-    by_file = dataset.splits == "given" and of(dataset).split_file
-    if by_file and (dataset.root / by_file).is_file():
-        sizes.append((dataset.root / by_file).stat().st_size)
-    return len(sizes), sum(sizes)
-
-
 def raw_files(dataset: Dataset, split: str) -> list[Path]:
     """Return all files that a split is made from, sorted; none without a folder."""
     found = [
-        Path(path)
+        Path(entry.path)
         for pattern in form(dataset, split)[:2]
-        for path, _ in _walk(_parts(dataset.root, pattern)[0])
-        if path.endswith(_parts(dataset.root, pattern)[1])
+        for _, entry in folders.files(dataset.root, pattern)
     ]
     by_file = dataset.splits == "given" and of(dataset).split_file
     if by_file and (dataset.root / by_file).is_file():
@@ -247,23 +304,25 @@ def raw_files(dataset: Dataset, split: str) -> list[Path]:
     return sorted(set(found))
 
 
-def strays(dataset: Dataset, split: str) -> list[Path]:
-    """Images beside the pairs whose suffix is not quite that of the layout."""
-    found = []
-    for pattern in form(dataset, split)[:2]:
-        folder, suffix = _parts(dataset.root, pattern)
-        ending = "." + suffix.rpartition(".")[2]
-        others = (Path(path) for path, _ in _walk(folder) if not path.endswith(ending))
-        found += [path for path in others if path.suffix.lower() in _IMAGES]
-    return sorted(found)
+def strays(dataset: Dataset, split: str) -> list[Stray]:
+    """Photos beside the pairs that are not read, and links and files that are no photos."""
+    return folders.strays(dataset.root, form(dataset, split)[:2])
+
+
+def stem(root: Path, pattern: str, path: Path) -> str | None:
+    """The name that a path of any suffix has by a pattern without suffix."""
+    parts = folders.parse(root, pattern)
+    inside = path.is_relative_to(parts.folder)
+    return folders.named(parts, str(path.with_suffix(""))) if inside else None
 
 
 def wanted(name: str, dataset: Dataset) -> str:
     """What a missing dataset must look like, how big it is and where it comes from."""
     layout = of(dataset)
     patterns = " and ".join(layout.forms[0][:2])
-    size = f", about {layout.gigabytes} GB, from {layout.source}" if layout.source else ""
-    return f"{name}: {dataset.root}, which holds {layout.tree or patterns}{size}"
+    size = f", about {layout.gigabytes} GB" if layout.gigabytes else ""
+    source = f", from {layout.source}" if layout.source else ""
+    return f"{name}: {dataset.root}, which holds {layout.tree or patterns}{size}{source}"
 
 
 def _of_split(dataset: Dataset, split: str, names: list[str]) -> list[str]:
@@ -306,47 +365,8 @@ def _listed(dataset: Dataset, split: str, names: list[str]) -> list[str]:
 
 
 def _item(root: Path, lies: Form, name: str) -> Item:
-    image, label = (root / pattern.replace("{name}", name) for pattern in lies[:2])
+    image, label = (folders.existing(root, pattern, name) for pattern in lies[:2])
     return Item(name, image, label)
-
-
-def _parts(root: Path, pattern: str) -> tuple[Path, str]:
-    """The folder before a pattern's {name}, and what follows {name}."""
-    folder, suffix = pattern.split("{name}")
-    return root / folder, suffix
-
-
-def _files(root: Path, pattern: str) -> Iterator[tuple[str, int]]:
-    """Name and bytes of every file of a pattern; a link that leads nowhere has 0 bytes."""
-    folder, suffix = _parts(root, pattern)
-    above = len(str(folder)) + 1
-    for path, size in _walk(folder):
-        if path.endswith(suffix):
-            yield path[above:].removesuffix(suffix), size
-
-
-def _walk(
-    folder: Path | str, above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[tuple[str, int]]:
-    """Files below a folder with their bytes; links are followed, hidden files are not seen."""
-    try:
-        about, entries = os.stat(folder), list(os.scandir(folder))
-    except OSError:
-        return
-    here = about.st_dev, about.st_ino
-    if here in above:  # a link back to a folder that it lies in
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        try:
-            inner, size = entry.is_dir(), entry.stat().st_size
-        except OSError:
-            inner, size = False, 0
-        if inner:
-            yield from _walk(entry.path, above | {here})
-        else:
-            yield entry.path, size
 
 
 def _expect(path: Path, what: str) -> None:

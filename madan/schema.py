@@ -55,8 +55,8 @@ class Miniature(Model):
 class Layout(Model):
     """How a dataset of one's own lies below its root, and which classes its labels hold."""
 
-    images: str = Field(description="such as images/{split}/{name}.jpg")
-    labels: str = Field(description="such as labels/{split}/{name}.png")
+    images: str = Field(description="such as images/{split}/{name}.jpg, or images/img_{name}.png")
+    labels: str = Field(description="such as labels/{split}/{name}.png, or labels/seg_{name}.png")
     folders: dict[str, str] = Field({}, description="what {split} stands for, if not its name")
     ids: Name | dict[ClassName, list[Byte]] | None = Field(
         None, description="ids of each class, or the release whose ids these are"
@@ -67,6 +67,16 @@ class Layout(Model):
     ignore: list[Byte | tuple[Byte, Byte, Byte]] = Field(
         [], description="ids or colours that are known and not counted"
     )
+    otherwise: Literal["ignore"] | None = Field(
+        None, description="ignore: ids or colours that are not named here are not counted either"
+    )
+    regions: list[tuple[Fraction, Fraction, Fraction, Fraction]] = Field(
+        [],
+        description="parts of every picture that are not counted, such as the camera's own car: "
+        "top, left, bottom, right as fractions of its height and width",
+    )
+    source: str = Field("", description="where the dataset comes from; exports state it")
+    licence: str = Field("", description="its terms; exports state them")
 
 
 class Domain(Model):

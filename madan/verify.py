@@ -1,7 +1,7 @@
 """Verify: what can be wrong with a dataset and how to mend it, before anything learns from it.
 
-A finding is of a kind; a kind says whether the pair is kept, left out, or the dataset unusable.
-What training reads is decided here alone: pairs that are kept, with the hashes of their files.
+Kinds of findings are in `inspection`. What training reads is decided here alone: pairs that are
+kept, with the hashes of their files.
 """
 
 import contextlib
@@ -15,91 +15,31 @@ from typing import NamedTuple
 from zipfile import is_zipfile
 
 import numpy as np
-from PIL import Image
 
-from madan import datasets, labels, layouts
-from madan.datasets import NotIds, Verified
+from madan import labels, layouts, plausibility
+from madan.datasets import Verified
 from madan.files import write_whole
-from madan.layouts import UNKNOWN, Item, Layout, Values
+from madan.folders import NotNow, Stray
+from madan.inspection import (
+    EXCLUSIONS,
+    FIT,
+    KINDS,
+    Finding,
+    Inspection,
+    inspect,
+)
+from madan.inspection import UNUSABLE as UNUSABLE  # Commands end with it.
+from madan.layouts import Item, Layout, Meaning
 from madan.progress import Meter
 from madan.schema import Dataset, Refusal
 
-FIT, EXCLUSIONS, UNUSABLE = 0, 1, 2  # the status of a split, and the exit code
 SHOWN = 5  # examples of a kind in the table for people
+VALUES = 20  # unknown ids or colours that a report names
 STATUS = ("fit", "usable with exclusions", "unusable")
-
-
-class Kind(NamedTuple):
-    """A kind of finding: how grave (FIT: the pair is kept), and what to do about it."""
-
-    gravity: int
-    remedy: str
-
-
-KINDS = {
-    "no image": Kind(EXCLUSIONS, "Extract the images again, or delete the label."),
-    "no label": Kind(EXCLUSIONS, "Extract the labels again, or delete the image."),
-    "missing": Kind(
-        EXCLUSIONS, "The list of the split names it, the folders lack it: download its part again."
-    ),
-    "names differ in case": Kind(EXCLUSIONS, "Rename one of the two like the other."),
-    "dead link": Kind(EXCLUSIONS, "The file it points to is gone: link it again or copy the file."),
-    "unreadable": Kind(
-        EXCLUSIONS, "The file is damaged or cut short: download or extract it again."
-    ),
-    "two sizes": Kind(EXCLUSIONS, "Image and label must have one size: replace both."),
-    "unknown ids": Kind(
-        EXCLUSIONS,
-        "The label holds ids that this layout does not have: take the release's label images, or "
-        "name the ids in `layouts` of params.yaml.",
-    ),
-    "not ids": Kind(
-        EXCLUSIONS, "The label is no image of class ids (colours, or bits lost): take the others."
-    ),
-    "blank label": Kind(EXCLUSIONS, "Nothing is labelled, so nothing can be learnt from it."),
-    "one colour": Kind(EXCLUSIONS, "The image shows nothing: download it again."),
-    "known damage": Kind(EXCLUSIONS, "Damaged in the release; known_damage: keep would keep it."),
-    "excluded": Kind(EXCLUSIONS, "Left out by domains.<name>.exclude in params.yaml."),
-    "also in val or test": Kind(
-        EXCLUSIONS, "What is evaluated on must not be trained on: delete it from train."
-    ),
-    "excluded in vain": Kind(
-        FIT, "domains.<name>.exclude names it, no split has it: is it misspelt?"
-    ),
-    "unscored": Kind(FIT, "The label is blank: the image can be predicted, not scored."),
-    "one class": Kind(FIT, "Look at it; if it is damaged, add it to domains.<name>.exclude."),
-    "rotated": Kind(FIT, "Its EXIF entry says so; it is read upright, nothing to do."),
-    "odd size": Kind(FIT, "Others are of another size; it is resized like them."),
-    "suffix": Kind(FIT, "Not seen, since its suffix is not the layout's: rename it."),
-    "count": Kind(FIT, "Parts may be missing: compare with the archives of the release."),
-    "split list": Kind(FIT, "Put split.mat of the release there for its own split."),
-    "wrong variant": Kind(UNUSABLE, "Download the variant that docs/data.md names."),
-    "not there": Kind(UNUSABLE, "Put it there, or a link, as docs/data.md shows."),
-    "nothing left": Kind(UNUSABLE, "Not one pair can be used: mend what is listed above."),
-    "incomplete": Kind(
-        UNUSABLE,
-        "A score must count every image of its split: replace those listed above, or name them in "
-        "domains.<name>.exclude.",
-    ),
-}
-
-
-class Finding(NamedTuple):
-    """Something noteworthy: its kind, the pair's name (none: the whole split), what was seen."""
-
-    kind: str
-    name: str
-    detail: str
-
-
-class Inspection(NamedTuple):
-    """One pair, looked at: hashes of its files, size [h, w], pixels of 19 classes and ignored."""
-
-    name: str
-    findings: tuple[Finding, ...] = ()
-    digests: tuple[str, str] = ("", "")
-    size: tuple[int, int] = (0, 0)
-    pixels: tuple[int, ...] = (0,) * (len(labels.CLASSES) + 1)
+NOT_LOOKED_AT = (
+    "--quick reads headers alone. Not looked at: pixels, checksums, ids and colours of labels, "
+    "palettes, shares of classes, blank and damaged images. Nothing is certified."
+)
 
 
 class Report(NamedTuple):
@@ -109,7 +49,6 @@ class Report(NamedTuple):
     layout: str
     status: int
     quick: bool
-    listing: tuple[int, int]
     pairs: dict[str, tuple[str, str]]
     excluded: dict[str, str]
     findings: list[Finding]
@@ -129,11 +68,13 @@ def verify(
     layout, findings = layouts.of(dataset), []
     try:
         items = layouts.items(dataset, split)
+    except NotNow as refusal:
+        findings, items = [Finding("not readable now", "", str(refusal))], []
     except Refusal as refusal:
         findings, items = [Finding("not there", "", f"{refusal}{_archives(dataset.root)}")], []
     known = {item.name: _known(dataset, layout, item.name) for item in items}
     findings += [finding for finding in known.values() if finding]
-    how = layouts.form(dataset, split).values, layout.table, quick
+    how = layouts.meaning(dataset, split), quick
     new = [item for item in items if not known[item.name]]
     seen = _inspected(new, how, jobs, journal, key, f"verify {where}")
     findings += [finding for one in seen for finding in one.findings]
@@ -146,7 +87,8 @@ def verify(
         for f in sorted(findings, reverse=True)
         if KINDS[f.kind].gravity == EXCLUSIONS
     }
-    kept = [one for one in seen if one.name not in excluded]
+    barred = {f.name for f in findings if KINDS[f.kind].gravity >= EXCLUSIONS}
+    kept = [one for one in seen if one.name not in barred]
     lost = sum(not known[name] for name in excluded)
     if split != "train" and lost:
         findings.append(Finding("incomplete", "", f"{lost} of {len(items)} images"))
@@ -157,7 +99,6 @@ def verify(
         dataset.layout,
         status=max((KINDS[finding.kind].gravity for finding in findings), default=FIT),
         quick=quick,
-        listing=layouts.listing(dataset, split),
         pairs={one.name: one.digests for one in kept},
         excluded=dict(sorted(excluded.items())),
         findings=sorted(findings, key=lambda f: (-KINDS[f.kind].gravity, *f)),
@@ -178,83 +119,6 @@ def _shares(kept: list[Inspection]) -> dict[str, float]:
     return dict(zip((*labels.CLASSES, "ignored"), shares, strict=True))
 
 
-def inspect(item: Item, values: Values, table: labels.Labels, quick: bool) -> Inspection:
-    """Look at one pair: is it there, readable, of one size, and does its label hold classes?"""
-    missing = [path for path in (item.image, item.label) if not path.exists()]
-    if missing:
-        link = [path for path in missing if path.is_symlink()]
-        kind = (
-            "missing" if len(missing) == 2 else "no image" if item.image in missing else "no label"
-        )
-        return _found(item, "dead link" if link else kind, str((link or missing)[0]))
-    return _headers(item, values) if quick else _contents(item, values, table)
-
-
-def _contents(item: Item, values: Values, table: labels.Labels) -> Inspection:
-    try:
-        image, of_image = datasets.read_image(item.image)
-        truth, of_label = datasets.read_label(item.label, values, table)
-    except NotIds as refusal:
-        return _found(item, "not ids", str(refusal))
-    except Refusal as refusal:
-        return _found(item, "unreadable", str(refusal))
-    if image.shape[:2] != truth.shape:
-        return _found(item, "two sizes", _two(image.shape, truth.shape))
-    counts = np.array(Image.fromarray(truth).histogram())
-    classes = counts[: len(labels.CLASSES)]
-    findings = []
-    if counts[UNKNOWN]:
-        findings.append(("unknown ids", f"{counts[UNKNOWN]} pixels of {truth.size}"))
-    elif not classes.any():
-        findings.append(("blank label", "nothing is labelled"))
-    elif np.count_nonzero(classes) == 1:
-        findings.append(("one class", labels.CLASSES[int(classes.argmax())]))
-    if (image[::16, ::16] == image[0, 0]).all() and (image == image[0, 0]).all():
-        findings.append(("one colour", f"all pixels are {tuple(image[0, 0].tolist())}"))
-    with Image.open(item.image) as header:
-        if _orientation(header) != 1:
-            findings.append(("rotated", "turned upright"))
-    return Inspection(
-        item.name,
-        tuple(Finding(kind, item.name, detail) for kind, detail in findings),
-        (of_image, of_label),
-        (image.shape[0], image.shape[1]),
-        (*classes.tolist(), int(counts[labels.IGNORE])),
-    )
-
-
-def _headers(item: Item, values: Values) -> Inspection:
-    """What the first bytes of both files tell."""
-    try:
-        with Image.open(item.image) as image, Image.open(item.label) as label:
-            upright = image.size[::-1] if _orientation(image) > 4 else image.size
-            mode, size = label.mode, label.size
-    except Exception as error:  # Of a damaged file Pillow raises whatever the bytes lead to.
-        return _found(item, "unreadable", str(error))
-    if upright != size:
-        return _found(item, "two sizes", _two(upright[::-1], size[::-1]))
-    with item.label.open("rb") as file:
-        deep = file.read(25)[24:] == b"\x10"  # the bit depth in a PNG's header
-    right = deep if values == "sixteen bits" else mode in ("P", "L") or values == "colours"
-    if not right:
-        return _found(item, "not ids", f"{item.label} is a {mode} image")
-    return Inspection(item.name, size=(size[1], size[0]))
-
-
-def _found(item: Item, kind: str, detail: str) -> Inspection:
-    return Inspection(item.name, (Finding(kind, item.name, detail),))
-
-
-def _two(image: tuple[int, ...], label: tuple[int, ...]) -> str:
-    return f"image {image[1]}x{image[0]}, label {label[1]}x{label[0]}"
-
-
-def _orientation(image: Image.Image) -> int:
-    """Which way is up, 1 to 8, as the header says: 1 upright, from 5 on lying on its side."""
-    # Asked for more than that, Pillow would decode a whole PNG.
-    return image.getexif().get(datasets.ORIENTATION, 1) if "exif" in image.info else 1
-
-
 def _known(dataset: Dataset, layout: Layout, name: str) -> Finding | None:
     """What params.yaml or the release's known damage says of a pair before it is looked at."""
     if name in dataset.exclude:
@@ -268,7 +132,7 @@ def _of_split(
     dataset: Dataset, split: str, layout: Layout, seen: list[Inspection], names: set[str]
 ) -> list[Finding]:
     """What only shows when all pairs are looked at together."""
-    findings = [Finding("suffix", "", str(path)) for path in layouts.strays(dataset, split)]
+    findings = [*_beside(dataset, split), *_unknown(seen)]
     if names and layout.split_file and dataset.splits == "given":
         path = dataset.root / layout.split_file
         if not path.exists():
@@ -297,6 +161,7 @@ def _of_split(
     if not sizes:
         return findings
     usual = sizes.most_common(1)[0][0]
+    findings += plausibility.check(layout, dataset.own is None, usual in layout.sizes, seen)
     if usual in layout.variants:
         findings.append(Finding("wrong variant", "", layout.variants[usual]))
     fine = {*layout.sizes} if usual in layout.sizes else {usual}
@@ -309,6 +174,50 @@ def _of_split(
     if usual in layout.sizes and published and published != len(names):
         findings.append(Finding("count", "", f"{len(names)} pairs, the release has {published}"))
     return findings
+
+
+def _beside(dataset: Dataset, split: str) -> list[Finding]:
+    """Photos and odd files that are not read; of val and test, whole pairs of them."""
+    strays = layouts.strays(dataset, split)
+    findings = [
+        Finding("odd file" if each.odd else "suffix", "", f"{each.path}: {each.why}")
+        for each in strays
+    ]
+    if split != "train" and (pairs := _pairs(dataset, split, strays)):
+        findings.append(Finding("not read", "", f"{len(pairs)} pairs, such as {pairs[0]}"))
+    return findings
+
+
+def _pairs(dataset: Dataset, split: str, strays: list[Stray]) -> list[str]:
+    """Names that strays have on both sides, as if only their suffix were another."""
+    sides = []
+    for pattern in layouts.form(dataset, split)[:2]:
+        stems = Path(pattern).with_suffix("")
+        found = (layouts.stem(dataset.root, str(stems), stray.path) for stray in strays)
+        sides.append({name for name in found if name})
+    return sorted(sides[0] & sides[1])
+
+
+def _unknown(seen: list[Inspection]) -> list[Finding]:
+    """Values that the layout does not have, over the whole split: how many, where, for example."""
+    pixels: Counter[str] = Counter()
+    where: dict[str, list[str]] = {}
+    for one in seen:
+        for value, count in one.unknown:
+            pixels[value] += count
+            where.setdefault(value, []).append(one.name)
+    total = sum(one.size[0] * one.size[1] for one in seen)
+    found = [
+        Finding(
+            "unknown values", "",
+            f"{value}: {100 * count / max(1, total):.3g} % of all pixels, in {len(where[value])} "
+            f"of {len(seen)} labels, such as {where[value][0]}",
+        )
+        for value, count in pixels.most_common(VALUES)
+    ]  # fmt: skip
+    if len(pixels) > VALUES:
+        found.append(Finding("unknown values", "", f"and {len(pixels) - VALUES} more"))
+    return found
 
 
 def _images(dataset: Dataset, split: str) -> dict[str, Path]:
@@ -330,7 +239,7 @@ def _archives(root: Path) -> str:
 
 
 def _inspected(
-    items: list[Item], how: tuple[Values, labels.Labels, bool], jobs: int,
+    items: list[Item], how: tuple[Meaning, bool], jobs: int,
     journal: Path | None, key: str, title: str,
 ) -> list[Inspection]:  # fmt: skip
     """Every pair inspected, in order, by so many threads, or as the journal says."""
@@ -350,7 +259,8 @@ def _inspected(
         stack.callback(pool.shutdown, cancel_futures=True)
         for one in pool.map(lambda item: inspect(item, *how), waiting):
             found[one.name] = one
-            if notes:
+            # What cannot be read for the moment is looked at again.
+            if notes and all(f.kind != "not readable now" for f in one.findings):
                 notes.write(json.dumps([stamps[one.name], one]) + "\n")
                 notes.flush()
             meter.show(len(found), {})
@@ -376,10 +286,22 @@ def _noted(journal: Path | None, key: str) -> dict[str, tuple[list[int], Inspect
         if lines and json.loads(lines[0]) != key:
             return {}
         for line in lines[1:]:
-            stamp, (name, findings, digests, size, pixels) = json.loads(line)
-            found = tuple(Finding(*finding) for finding in findings)
-            one = Inspection(name, found, tuple(digests), tuple(size), tuple(pixels))
-            noted[name] = stamp, one
+            stamp, (name, found, *more) = json.loads(line)
+            digests, size, pixels, ids, palette, how, unknown = more
+            noted[name] = (
+                stamp,
+                Inspection(
+                    name,
+                    tuple(Finding(*finding) for finding in found),
+                    tuple(digests),
+                    tuple(size),
+                    tuple(pixels),
+                    tuple((value, count) for value, count in ids),
+                    tuple((index, colour) for index, colour in palette),
+                    how,
+                    tuple((value, count) for value, count in unknown),
+                ),
+            )
     return noted
 
 
@@ -388,7 +310,7 @@ def _noted(journal: Path | None, key: str) -> dict[str, tuple[list[int], Inspect
 
 def write(report: Report, path: Path) -> None:
     """Write what prepare reads: the kept pairs with their hashes, and why others are left out."""
-    said = {"listing": report.listing, "excluded": report.excluded, "pairs": report.pairs}
+    said = {"excluded": report.excluded, "pairs": report.pairs}
     path.write_text(json.dumps(said, indent=1) + "\n")
 
 
@@ -434,6 +356,8 @@ def show(report: Report) -> None:
     # Names are shown as they are: brackets are no markup, what is no text is escaped.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     console.print(lines, highlight=False)
+    if report.quick:
+        console.print(NOT_LOOKED_AT, highlight=False)
     if any(report.shares.values()):
         shares = sorted(report.shares.items(), key=lambda share: -share[1])
         there = ", ".join(f"{name} {100 * share:.2g} %" for name, share in shares if share)
@@ -445,9 +369,10 @@ def show(report: Report) -> None:
         table = Table("finding", "pairs", "which", "what to do")
         for kind in dict.fromkeys(finding.kind for finding in report.findings):
             found = [f for f in report.findings if f.kind == kind]
-            which = "\n".join(" ".join(f[1:]).strip() for f in found[:SHOWN])
+            shown = VALUES + 1 if kind == "unknown values" else SHOWN
+            which = "\n".join(" ".join(f[1:]).strip() for f in found[:shown])
             which = which.encode(errors="backslashreplace").decode()
-            more = f"\n… and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            more = f"\n… and {len(found) - shown} more" if len(found) > shown else ""
             fate = ("kept", "left out", "")[KINDS[kind].gravity] if found[0].name else ""
             table.add_row(
                 f"{kind}\n{fate}".strip(), str(len(found)), which + more, KINDS[kind].remedy

@@ -1,6 +1,7 @@
 """What goes wrong with datasets, done on purpose to the files of a small one."""
 
 import functools
+import os
 import shutil
 import struct
 import zlib
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import encoders
 import numpy as np
 from conftest import dataset
 from PIL import Image
 
-from madan import labels, layouts, native
+from madan import labels, layouts, native, rasters
 from madan.layouts import LAYOUTS, UNKNOWN, Item, Values
 from madan.schema import Dataset, Layout
 
@@ -137,7 +139,7 @@ def loosen(path: Path, data: Dataset) -> None:
 
 def rename(path: Path, data: Dataset) -> None:
     """Leave a file under the suffix that a camera or another system gives it."""
-    path.rename(path.with_suffix({".png": ".PNG", ".jpg": ".jpeg"}[path.suffix]))
+    path.rename(path.with_suffix({".png": ".tif", ".jpg": ".jpeg"}[path.suffix]))
 
 
 def paint(path: Path, data: Dataset) -> None:
@@ -177,7 +179,40 @@ def grey(path: Path, data: Dataset) -> None:
     image.convert("L").save(path)
 
 
+def pipe(path: Path, data: Dataset) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def postscript(path: Path, data: Dataset) -> None:
+    """A program for Ghostscript under an image's name."""
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 32\nshowpage\n%%EOF\n")
+
+
+def twelve_bits(path: Path, data: Dataset) -> None:
+    encoders.png(path, np.arange(SIZE[0] * SIZE[1]).reshape(SIZE), 16, encoders.GREY)
+
+
+def turn_alone(path: Path, data: Dataset) -> None:
+    """Turn it upside down and note it, in this file alone."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(path) as image:
+        image.load()
+    image.transpose(Image.Transpose.ROTATE_180).save(path, exif=exif, quality=95)
+
+
+def swell(path: Path, data: Dataset) -> None:
+    with path.open("ab") as file:
+        file.truncate(rasters.BYTES + 1)
+
+
 IMAGES = {
+    "a pipe": Damage(pipe, "not a file"),
+    "a gigabyte of nothing": Damage(swell, "too large"),
+    "PostScript": Damage(postscript, "unreadable"),
+    "twelve bits": Damage(twelve_bits, "bit depth", shallow=False),
+    "turned alone": Damage(turn_alone, "one turned"),
     "gone": Damage(lambda path, data: path.unlink(), "no image"),
     "empty": Damage(lambda path, data: path.write_bytes(b""), "unreadable"),
     "a page of the server": Damage(page, "unreadable"),
@@ -191,6 +226,8 @@ IMAGES = {
     "grey": Damage(grey, ""),
 }
 LABELS = {
+    "a pipe": Damage(pipe, "not a file"),
+    "PostScript": Damage(postscript, "unreadable"),
     "gone": Damage(lambda path, data: path.unlink(), "no label"),
     "empty": Damage(lambda path, data: path.write_bytes(b""), "unreadable"),
     "a page of the server": Damage(page, "unreadable"),

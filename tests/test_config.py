@@ -273,6 +273,8 @@ def with_own(raw, changes=None, **domain):
         {"ids": "cityscapes", "ignore": []},
         {"ids": None, "colours": {"road": [[128, 64, 128]]}, "ignore": [[0, 0, 0]]},
         {"folders": {"train": "training", "val": "validation"}},
+        {"images": "run/img_{name}.png", "labels": "run/seg_{name}.png"},
+        {"otherwise": "ignore", "regions": [[0.9, 0, 1, 1]], "source": "here", "licence": "CC0"},
     ],
 )
 def test_a_dataset_of_ones_own_is_a_few_lines(raw, changes):
@@ -306,6 +308,15 @@ def test_a_dataset_of_ones_own_is_a_few_lines(raw, changes):
         ({"folders": {"training": "x"}}, ["layouts.mine.folders", "did you mean train?"]),
         ({"folders": {"val": "../../elsewhere"}}, ["layouts.mine.folders", "below the domain's"]),
         ({"ids": {}}, ["layouts.mine"]),
+        ({"ids": "cityscapes", "ignore": [[0, 0, 0]]}, ["layouts.mine.ignore"]),
+        ({"otherwise": "refuse"}, ["layouts.mine.otherwise", "ignore"]),
+        ({"regions": [[0.9, 0, 0.5, 1]]}, ["layouts.mine.regions", "top is less than bottom"]),
+        ({"regions": [[0, 0, 2, 1]]}, ["layouts.mine.regions"]),
+        ({"regions": [[0, 0, 1]]}, ["layouts.mine.regions"]),
+        (
+            {"images": "all/{name}.png", "labels": "all/seg_{name}.png"},
+            ["layouts.mine cannot tell images from labels"],
+        ),
         ({"image": "x"}, ["layouts.mine.image", "did you mean images?"]),
         ({"labels": None}, ["layouts.mine.labels is missing"]),
         ({"labels": MINE["images"]}, ["layouts.mine", "images", "labels"]),

@@ -17,7 +17,18 @@ from PIL import Image
 from ruamel.yaml import YAML
 from torch import nn
 
-from madan import config, datasets, evaluation, export, layouts, native, schema, scores, verify
+from madan import (
+    config,
+    datasets,
+    evaluation,
+    export,
+    layouts,
+    native,
+    rasters,
+    schema,
+    scores,
+    verify,
+)
 from madan.datasets import Pictures
 from madan.export import Member
 from madan.labels import CLASSES, IGNORE, PALETTE
@@ -70,10 +81,9 @@ def release(members, out, generator=None, story=STORY):
 
 
 def pairs(data):
-    form, table = layouts.form(data, "train"), layouts.of(data).table
-    read = {}
+    meaning, read = layouts.meaning(data, "train"), {}
     for item in layouts.items(data, "train"):
-        read[item.name] = datasets.read(item, form.values, table)
+        read[item.name] = datasets.read(item, meaning)
     return read
 
 
@@ -146,6 +156,49 @@ def test_dataset_of_ones_own_reads_back_with_its_own_ids(tmp_path):
     [said] = snippet(tmp_path / "out").values()
     has_same(pairs(said), pairs(mine.dataset))
     assert "Terms: not known" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_layout_of_ones_own_states_its_source_and_licence_and_keeps_text_before_names(tmp_path):
+    source = drawn(tmp_path, "gta5", count=2)
+    own = schema.Layout(
+        images="run/img_{name}.jpg", labels="run/seg_{name}.png", ids="gta5",
+        regions=[(0.8, 0, 1, 1)], source="https://example.org/streets", licence="CC BY 4.0",
+    )  # fmt: skip
+    root = tmp_path / "own"
+    (root / "run/deep").mkdir(parents=True)
+    for name, pair in pairs(source.dataset).items():
+        Image.fromarray(pair.image).save(root / f"run/deep/img_{name}.jpg")
+        label = layouts.item(source.dataset, "train", name).label
+        (root / f"run/deep/seg_{name}.png").write_bytes(label.read_bytes())
+    mine = member("own", "own", root, own=own)
+    manifest = release([mine], tmp_path / "out")
+    said = manifest["members"]["own"]
+    assert (said["source"], said["licence"]) == ("https://example.org/streets", "CC BY 4.0")
+    assert list(said["images"]) == ["deep/00001", "deep/00002"]
+    assert (tmp_path / "out/run/deep/img_00001.png").exists()
+    readme = (tmp_path / "out/README.md").read_text()
+    assert "https://example.org/streets. Terms: CC BY 4.0." in readme
+    [read] = snippet(tmp_path / "out").values()
+    assert (read.own.source, read.own.regions) == (own.source, own.regions)
+    has_same(pairs(read), pairs(mine.dataset))
+
+
+@pytest.mark.parametrize("turn", [5, 6, 7, 8])
+def test_a_label_of_unturned_pixels_has_its_image_beside_it(tmp_path, turn):
+    source = drawn(tmp_path, "cityscapes", count=1)
+    [item] = layouts.items(source.dataset, "train")
+    with Image.open(item.image) as image:
+        image.load()
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image.save(item.image, exif=exif)
+    turned = member("cityscapes", "cityscapes", source.dataset.root)
+    [before] = pairs(turned.dataset).values()
+    release([turned], tmp_path / "out")
+    [said] = snippet(tmp_path / "out").values()
+    [after] = pairs(said).values()
+    assert np.array_equal(255 - rasters.upright(after.image, turn), before.image)
+    assert np.array_equal(rasters.upright(after.truth, turn), before.truth)
 
 
 def test_image_that_would_take_the_name_of_its_label_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from madan import config, datasets, labels, layouts, miniature, native, verify
+from madan import config, datasets, labels, layouts, masks, miniature, native, verify
 from madan.layouts import LAYOUTS, UNKNOWN
 from madan.schema import Layout, Refusal
 
@@ -76,8 +76,7 @@ def test_every_form_of_a_layout_reads_back_as_it_was_drawn(tmp_path, monkeypatch
         assert [item.name for item in found] == sorted(expected)
         for item in found:
             assert item == layouts.item(data, split, item.name)
-            values, table = layouts.form(data, split).values, layouts.of(data).table
-            image, truth, _ = datasets.read(item, values, table)
+            image, truth, _ = datasets.read(item, layouts.meaning(data, split))
             shown, train_ids = expected[item.name]
             known = np.isin(train_ids, labels.TABLES[layout])
             assert np.array_equal(truth, np.where(known, train_ids, labels.IGNORE))
@@ -150,7 +149,7 @@ def test_a_link_that_leads_nowhere_is_listed_with_no_bytes(tmp_path):
     (tmp_path / "images/00003.png").symlink_to("00003.png")
     data = dataset("gta5", tmp_path, splits="all")
     assert names(data) == ["00001", "00002", "00003"]
-    assert layouts.listing(data, "train") == (4, 0)
+    assert len(layouts.raw_files(data, "train")) == 4
 
 
 def test_a_folder_linked_into_itself_is_seen_once(tmp_path):
@@ -195,10 +194,11 @@ def test_images_of_almost_the_right_suffix_are_strays(tmp_path):
     touch(tmp_path, "photos/train/4.txt", "photos/val/5.JPG", "masks/train/1.png")
     touch(tmp_path, "masks/train/2.PNG", "masks/train/6.tif")
     found = layouts.strays(dataset("mine", tmp_path, own=MINE), "train")
-    assert [str(path.relative_to(tmp_path)) for path in found] == [
-        "masks/train/2.PNG", "masks/train/6.tif",
-        "photos/train/2.JPG", "photos/train/deep/3.jpeg",
-    ]  # fmt: skip
+    assert [(str(stray.path.relative_to(tmp_path)), stray.why) for stray in found] == [
+        ("masks/train/6.tif", "its suffix is not .png"),
+        ("photos/train/deep/3.jpeg", "its suffix is not .jpg"),
+    ]
+    assert names(dataset("mine", tmp_path, own=MINE)) == ["1", "2"]
 
 
 # --- Splits ----------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def split_by(shares: dict[str, float], wanted: list[str], backwards: bool = Fals
         touch_gta5(Path(root), *wanted)
         step = -1 if backwards else 1
         scandir = os.scandir
-        patch.setattr(layouts.os, "scandir", lambda folder: list(scandir(folder))[::step])
+        patch.setattr(os, "scandir", lambda folder: list(scandir(folder))[::step])
         found = {}
         for split in layouts.SPLITS:
             with contextlib.suppress(Refusal):
@@ -343,25 +343,26 @@ def test_split_file_with_a_wrong_byte_is_named(tmp_path):
 # --- Listings --------------------------------------------------------------------------------
 
 
-def test_listing_counts_files_and_bytes_of_its_own_split(tmp_path):
+def raw_names(data, root):
+    return [str(path.relative_to(root)) for path in layouts.raw_files(data, "train")]
+
+
+def test_raw_files_are_those_of_their_own_split(tmp_path):
     data = dataset("mine", tmp_path, own=MINE)
-    assert layouts.listing(data, "train") == (0, 0)
-    touch(tmp_path, "photos/train/1.jpg", "masks/train/1.png", content=b"12345")
-    assert layouts.listing(data, "train") == (2, 10)
-    touch(tmp_path, "photos/train/2.jpg")
-    assert layouts.listing(data, "train") == (3, 10)
-    touch(tmp_path, "photos/train/2.jpg", content=b"1")
-    assert layouts.listing(data, "train") == (3, 11)
-    touch(tmp_path, "photos/val/1.jpg", "masks/val/1.png", "photos/train/readme", content=b"123")
-    assert layouts.listing(data, "train") == (3, 11)
+    assert raw_names(data, tmp_path) == []
+    touch(tmp_path, "photos/train/1.jpg", "masks/train/1.png", "photos/train/2.jpg")
+    touch(tmp_path, "photos/val/1.jpg", "masks/val/1.png", "photos/train/readme")
+    assert raw_names(data, tmp_path) == [
+        "masks/train/1.png", "photos/train/1.jpg", "photos/train/2.jpg",
+    ]  # fmt: skip
 
 
-def test_listing_counts_the_list_of_splits_where_it_decides(tmp_path):
+def test_the_list_of_splits_is_a_raw_file_where_it_decides(tmp_path):
     touch_gta5(tmp_path, "00001")
-    assert layouts.listing(dataset("gta5", tmp_path), "train") == (2, 0)
+    assert "split.mat" not in raw_names(dataset("gta5", tmp_path), tmp_path)
     touch(tmp_path, "split.mat", content=b"1234")
-    assert layouts.listing(dataset("gta5", tmp_path), "train") == (3, 4)
-    assert layouts.listing(dataset("gta5", tmp_path, splits="all"), "train") == (2, 0)
+    assert "split.mat" in raw_names(dataset("gta5", tmp_path), tmp_path)
+    assert "split.mat" not in raw_names(dataset("gta5", tmp_path, splits="all"), tmp_path)
 
 
 # --- Layouts of one's own ----------------------------------------------------------------------
@@ -374,14 +375,12 @@ def read_own(root: Path, own: Layout, label: Image.Image):
     Image.new("RGB", label.size, "grey").save(root / f"photos/{folder}/1.jpg")
     label.save(root / f"masks/{folder}/1.png")
     [item] = layouts.items(data, "train")
-    return datasets.read_label(
-        item.label, layouts.form(data, "train").values, layouts.of(data).table
-    )
+    return masks.read(item.label, layouts.meaning(data, "train")).truth
 
 
 def test_ids_of_ones_own_are_classes_ignored_or_unknown(tmp_path):
     ids = np.array([[0, 7, 8], [255, 1, 254]], np.uint8)
-    truth, _ = read_own(tmp_path, MINE, Image.fromarray(ids))
+    truth = read_own(tmp_path, MINE, Image.fromarray(ids))
     assert truth.tolist() == [[0, 11, 11], [255, UNKNOWN, UNKNOWN]]
 
 
@@ -395,7 +394,7 @@ def test_colours_of_ones_own_are_classes_ignored_or_unknown(tmp_path):
     indexed = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
     indexed.putpalette(np.array(seen, np.uint8).tobytes())
     for kind in (label, label.convert("RGBA"), indexed):
-        truth, _ = read_own(tmp_path, own, kind)
+        truth = read_own(tmp_path, own, kind)
         assert truth.tolist() == [[10, 13, 13], [255, UNKNOWN, UNKNOWN]], kind.mode
 
 
@@ -420,7 +419,7 @@ def test_the_example_of_the_document_is_read_as_it_stands_there(raw, tmp_path, m
 def test_ids_of_another_release_mean_the_same(tmp_path):
     own = MINE.model_copy(update={"ids": "cityscapes", "ignore": []})
     ids = np.array([[7, 33, 0], [24, 34, 200]], np.uint8)
-    truth, _ = read_own(tmp_path, own, Image.fromarray(ids))
+    truth = read_own(tmp_path, own, Image.fromarray(ids))
     assert truth.tolist() == [[0, 18, 255], [11, UNKNOWN, UNKNOWN]]
 
 

@@ -10,7 +10,6 @@ import torch
 from conftest import PROJECT, World, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from madan.guard import refuse_strangers
 from safetensors.torch import load_file, save_file
 from test_fcn8s import load as golden
 
@@ -20,6 +19,8 @@ from madan.fcn8s import FCN8s
 from madan.generator import Generator
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
+from madan.pipeline.publishing import Job
+from madan.pipeline.staleness import Staleness
 from madan.schema import Refusal
 
 NARROW = {"widths": [4, 8, 16, 32, 32], "head": 64}
@@ -438,25 +439,17 @@ def test_another_file_is_another_model_and_a_file_that_is_gone_is_the_imported_o
     params = config.resolve(with_released(raw, x=ENTRY | {"file": "x.pth"}))
     model = parse("released/x")
 
-    def promise():
-        return Graph(params).promise(model)
+    def reason():
+        return Staleness(Graph(params)).reason(model)
 
-    missing = promise()
     (tmp_path / "x.pth").write_bytes(b"one")
-    one = promise()
-    assert one != missing and promise() == one
-    graph = Graph(params)
-    with graph.publish(model) as out:
-        (out / "report.json").write_text(
-            json.dumps({"sha256": released.sha256(tmp_path / "x.pth")})
-        )
-    refuse_strangers(Graph(params), lambda path: None)
+    with Job(Graph(params), model).publish() as out:
+        (out / "report.json").write_text("{}")
+    assert reason() is None
     (tmp_path / "x.pth").write_bytes(b"two")
-    assert promise() != one
-    refused(lambda: refuse_strangers(Graph(params), lambda path: None), "other settings")
+    assert reason().why == "settings" and "content was" in reason().text
     (tmp_path / "x.pth").unlink()
-    assert promise() == one
-    refuse_strangers(Graph(params), lambda path: None)
+    assert reason() is None
 
 
 @pytest.fixture

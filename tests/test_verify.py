@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import damage
+import encoders
 import numpy as np
 import pytest
 from conftest import dataset
@@ -21,7 +23,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from madan import cli, datasets, labels, layouts, verify
+from madan import cli, datasets, labels, layouts, native, verify
 from madan.layouts import LAYOUTS
 from madan.schema import Refusal
 from madan.verify import EXCLUSIONS, FIT, UNUSABLE
@@ -88,7 +90,7 @@ def prepared(data, report, split="train"):
 
 def read(data, name, split="train"):
     item = layouts.item(data, split, name)
-    return datasets.read(item, layouts.form(data, split).values, layouts.of(data).table)
+    return datasets.read(item, layouts.meaning(data, split))
 
 
 # --- What is fit -----------------------------------------------------------------------------
@@ -151,15 +153,14 @@ def test_damage_to_a_file_is_found_and_its_pair_left_out_or_kept(own, layout, wh
         assert quick.status == FIT
 
 
-@pytest.mark.parametrize("suffix", [".PNG", ".jpeg", ".tif"])
+@pytest.mark.parametrize("suffix", [".webp", ".jpeg", ".tif", ".heic", ".AVIF"])
 def test_images_of_another_suffix_are_listed(own, suffix):
     data = own("cityscapes")
     image = layouts.items(data, "train")[0].image
     image.rename(image.with_suffix(suffix))
     report = look(data)
-    assert [finding.detail for finding in found(report, "suffix")] == [
-        str(image.with_suffix(suffix))
-    ]
+    said = f"{image.with_suffix(suffix)}: its suffix is not .png"
+    assert [finding.detail for finding in found(report, "suffix")] == [said]
     assert kinds(report) == {"no image", "suffix"}
 
 
@@ -187,8 +188,12 @@ def test_id_of_a_class_is_judged_by_the_layout(own):
     data = own("synthia")
     item = layouts.items(data, "train")[0]
     damage.save_native(item.label, "sixteen bits", np.full(SIZE, 300))
-    [finding] = look(data).findings
-    assert finding == ("unknown ids", item.name, f"{SIZE[0] * SIZE[1]} pixels of 2048")
+    report = look(data)
+    assert found(report, "unknown ids") == [
+        ("unknown ids", item.name, "300 (100 %): 2048 pixels of 2048")
+    ]
+    [summary] = found(report, "unknown values")
+    assert summary.detail == f"300: 20 % of all pixels, in 1 of 5 labels, such as {item.name}"
 
 
 def test_class_ids_that_lost_their_bits_are_no_ids(own):
@@ -411,6 +416,291 @@ def test_an_undecodable_name_is_verified_shared_out_and_shown(own, capsys):
     assert report.excluded == {name: "unreadable"}
     verify.show(report)
     assert r"caf\udce9" in capsys.readouterr().out
+
+
+# --- Labels of another kind, and labels that were changed ----------------------------------------
+
+
+def restored(data, change, split="train"):
+    """Write every label of a split anew: change(path, ids)."""
+    for item in layouts.items(data, split):
+        with Image.open(item.label) as opened:
+            ids = np.array(opened)
+        change(item.label, ids)
+
+
+def as_kind(kind):
+    """A function that writes a label of Cityscapes' ids as one of another kind."""
+    native_ids = native.native_ids(kind)
+    table = LAYOUTS["cityscapes"].table
+    return lambda path, ids: Image.fromarray(native_ids[table[ids]]).save(path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind", "named"),
+    [
+        ("cityscapes", "bdd100k", "train ids"),
+        ("gta5", "bdd100k", "train ids"),
+        ("cityscapes", "synthia", "SYNTHIA ids"),
+        ("gta5", "synthia", "SYNTHIA ids"),
+        ("cityscapes", "camvid", "CamVid ids"),
+    ],
+)
+def test_ids_of_another_kind_are_named_with_both_numbers(own, layout, kind, named):
+    data = own(layout)
+    restored(data, as_kind(kind))
+    report = look(data)
+    [finding] = found(report, "other ids")
+    said = re.fullmatch(
+        rf"these are {named}, as it seems: as ids of {layout} (\d+) % of pixels are not counted "
+        rf"and (\d+) % are of other classes than expected, as {named} (\d+) % and (\d+) %",
+        finding.detail,
+    )
+    assert said and int(said[1]) > 60 and int(said[2]) > int(said[4]) + 15
+    assert report.status == UNUSABLE
+    [shares] = found(report, "shares")
+    assert re.search(r"not counted [\d.]+ %, published 11\.\d %", shares.detail)
+
+
+@pytest.mark.parametrize(("layout", "kind"), [("bdd100k", "Cityscapes label ids")])
+def test_label_ids_under_a_train_ids_name_are_named_too(own, layout, kind):
+    data = own(layout)
+    table = LAYOUTS["cityscapes"].table
+    back = native.native_ids("cityscapes")
+    restored(data, lambda path, ids: Image.fromarray(back[ids]).save(path))
+    report = look(data)
+    assert kind in found(report, "other ids")[0].detail
+    assert table[back[0]] == 0 and report.status == UNUSABLE
+
+
+def test_one_label_of_another_kind_among_others_is_left_out(own):
+    data = own("cityscapes")
+    item = layouts.items(data, "train")[2]
+    with Image.open(item.label) as opened:
+        ids = np.array(opened)
+    as_kind("bdd100k")(item.label, ids)
+    report = look(data)
+    assert report.excluded == {item.name: "ids of another kind"}
+    assert "train ids, as it seems" in found(report, "ids of another kind")[0].detail
+
+
+@pytest.mark.parametrize("size", [(32, 64), (64, 128)])
+@pytest.mark.parametrize("layout", ["gta5", "cityscapes", "bdd100k", "camvid"])
+def test_drawn_streets_are_of_their_own_kind_however_few(tmp_path, layout, size):
+    native.write(layout, tmp_path / "1", images={"train": 24}, size=size, seed=5)
+    splits = {"splits": "all"} if layout == "gta5" else {}
+    data = dataset(layout, tmp_path / "1", **splits)
+    assert look(data).findings == []
+    for name in names(data)[:23]:
+        item = layouts.item(data, "train", name)
+        item.image.unlink()
+        item.label.unlink()
+    assert look(data).findings == []
+
+
+def test_blank_labels_of_a_test_split_are_of_no_kind(own):
+    """Cityscapes' test labels hold ids 0 to 3, which as train ids would be streets."""
+    data = own("cityscapes")
+    rng = np.random.default_rng(0)
+    restored(
+        data,
+        lambda path, ids: Image.fromarray(
+            rng.choice([0, 1, 2, 3, 4, 5, 6], ids.shape).astype(np.uint8)
+        ).save(path),
+        "val",
+    )
+    report = look(data, "val")
+    assert kinds(report) == {"unscored"}
+
+
+def optimised(path, ids, rng=np.random.default_rng(3)):
+    """Grey becomes a palette, the most frequent first, and no colour changes."""
+    encoders.grey_palette(path, ids, rng)
+
+
+def test_labels_that_an_optimiser_renumbered_are_certified_with_the_same_pixels(own):
+    for layout in ("gta5", "cityscapes", "bdd100k"):
+        data = own(layout)
+        before = prepared(data, look(data))
+        if layout == "gta5":
+            table = LAYOUTS["gta5"].table
+            rng = np.random.default_rng(1)
+            restored(data, lambda p, i: encoders.renumbered_palette(p, i, table, rng))  # noqa: B023
+        else:
+            restored(data, optimised)
+        report = look(data)
+        assert (report.status, kinds(report)) == (FIT, {"read by colour"})
+        after = prepared(data, report)
+        assert before[0] == after[0]
+        assert np.array_equal(before[1], after[1]) and np.array_equal(before[2], after[2])
+
+
+def test_palettes_that_contradict_each_other_are_refused(own):
+    data = own("bdd100k")
+    colours = np.random.default_rng(0).permutation(200)[:20, None] + [[9, 30, 55]]
+
+    def foreign(path, ids, order=np.arange(20)):
+        encoders.png(path, np.minimum(ids, 19), 8, encoders.PALETTE, colours[order])
+
+    restored(data, lambda path, ids: foreign(path, np.where(ids > 18, 0, ids)))
+    report = look(data)
+    assert (report.status, kinds(report)) == (FIT, {"foreign palette"})
+    last = layouts.items(data, "train")[-1]
+    with Image.open(last.label) as opened:
+        ids = np.array(opened)
+    foreign(last.label, ids, np.roll(np.arange(20), 1))
+    report = look(data)
+    assert report.status == UNUSABLE
+    [finding] = found(report, "palettes differ")
+    assert re.fullmatch(r"id \d+ is \(.*\) in .* and \(.*\) in .*", finding.detail)
+    assert last.name in finding.detail
+
+
+def test_shares_of_a_split_are_set_beside_the_published_ones(own):
+    data = own("cityscapes")
+    for item in layouts.items(data, "train")[:1]:
+        damage.resize(item, data, (1024, 2048))
+    for item in layouts.items(data, "train")[1:]:
+        item.image.unlink()
+        item.label.unlink()
+    [finding] = found(look(data), "shares")
+    assert finding.detail.startswith(
+        "road 99.6 %, published 32.6 %; building 0 %, published 20.2 %"
+    )
+
+
+def test_unknown_ids_are_listed_with_values_shares_and_an_example(own, capsys):
+    data = own("cityscapes")
+    first, second, *_ = layouts.items(data, "train")
+    for item, count in ((first, 512), (second, 256)):
+        with Image.open(item.label) as opened:
+            ids = np.array(opened)
+        ids.ravel()[:count] = 77
+        ids[-1, -1] = 99
+        Image.fromarray(ids).save(item.label)
+    report = look(data)
+    assert report.excluded == {first.name: "unknown ids", second.name: "unknown ids"}
+    details = [finding.detail for finding in found(report, "unknown ids")]
+    assert details[0] == "77 (25 %), 99 (0.0488 %): 513 pixels of 2048"
+    assert [finding.detail for finding in found(report, "unknown values")] == [
+        f"77: 7.5 % of all pixels, in 2 of 5 labels, such as {first.name}",
+        f"99: 0.0195 % of all pixels, in 2 of 5 labels, such as {first.name}",
+    ]
+    verify.show(report)
+    assert "77: 7.5 % of all pixels" in capsys.readouterr().out
+
+
+def test_unknown_colours_are_listed_and_long_lists_are_cut(own):
+    data = own("mine")
+    item = layouts.items(data, "train")[0]
+    pixels = np.zeros((*SIZE, 3), np.uint8)
+    pixels[0, :30, 0] = np.arange(1, 31)
+    pixels[1:3] = (9, 8, 7)
+    Image.fromarray(pixels).save(item.label)
+    values = found(look(data), "unknown values")
+    assert len(values) == verify.VALUES + 1
+    assert values[-1].detail == "and 11 more" or values[0].detail == "and 11 more"
+    assert any(value.detail.startswith("(9, 8, 7): 1.25 % of all pixels") for value in values)
+
+
+def test_what_a_layout_ignores_otherwise_is_not_unknown(own):
+    data = own("mine")
+    item = layouts.items(data, "train")[0]
+    with Image.open(item.label) as opened:
+        pixels = np.array(opened)
+    pixels[0, 0] = (1, 2, 3)
+    Image.fromarray(pixels).save(item.label)
+    assert look(data).excluded == {item.name: "unknown ids"}
+    lenient = damage.OWN.model_copy(update={"otherwise": "ignore"})
+    report = look(data.model_copy(update={"own": lenient}))
+    assert (report.status, report.excluded) == (FIT, {})
+    assert read(data.model_copy(update={"own": lenient}), item.name).truth[0, 0] == labels.IGNORE
+
+
+# --- Files of a file system that fails, and files of another suffix ------------------------------
+
+
+@pytest.mark.parametrize("which", ["image", "label"])
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_file_that_cannot_be_read_for_the_moment_makes_verify_fail(
+    own, tmp_path, monkeypatch, which, quick
+):
+    data, journal = own("cityscapes"), tmp_path / "journal"
+    whole = look(data, quick=quick)
+    item = layouts.items(data, "train")[1]
+    opened = Path.open
+
+    def fail(path, *words, **more):
+        if path == getattr(item, which):
+            raise OSError(24, "Too many open files", str(path))
+        return opened(path, *words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        report = look(data, journal=None if quick else journal, key="k", quick=quick)
+    assert report.status == UNUSABLE
+    assert report.excluded == {} and item.name not in report.pairs
+    [finding] = found(report, "not readable now")
+    assert (finding.name, "Too many open files" in finding.detail) == (item.name, True)
+    # The journal has not noted it, so the next run reads it.
+    assert look(data, journal=None if quick else journal, key="k", quick=quick) == whole
+
+
+def test_a_folder_that_cannot_be_opened_makes_verify_fail(own, monkeypatch):
+    data = own("cityscapes")
+    scandir = os.scandir
+
+    def closed(folder):
+        if str(folder).endswith("leftImg8bit/train/altenbruck"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    report = look(data)
+    assert (report.status, report.pairs) == (UNUSABLE, {})
+    assert "altenbruck is a folder that cannot be opened" in report.findings[0].detail
+    assert report.findings[0].kind == "not readable now"
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_pairs_of_val_under_another_suffix_are_an_error(own, split):
+    data = own("bdd100k")
+    item = layouts.items(data, split)[0]
+    item.image.rename(item.image.with_suffix(".jpeg"))
+    item.label.rename(item.label.with_suffix(".tif"))
+    report = look(data, split)
+    assert len(found(report, "suffix")) == 2
+    if split == "val":
+        assert [f.detail for f in found(report, "not read")] == [f"1 pairs, such as {item.name}"]
+    assert report.status == (UNUSABLE if split == "val" else FIT)
+
+
+def test_suffixes_in_another_case_are_certified_like_the_others(own):
+    data = own("cityscapes")
+    whole = look(data, "val")
+    for item in layouts.items(data, "val"):
+        item.image.rename(item.image.with_suffix(".PNG"))
+    assert look(data, "val") == whole
+
+
+def test_odd_files_are_reported(own):
+    data = own("cityscapes")
+    folder = layouts.items(data, "train")[0].image.parent
+    os.mkfifo(folder / "pipe")
+    (folder / "gone").symlink_to("nowhere")
+    report = look(data)
+    assert (report.status, kinds(report)) == (FIT, {"odd file"})
+    assert [f.detail.split(": ")[1] for f in found(report, "odd file")] == [
+        "is a link that leads nowhere", "is a pipe",
+    ]  # fmt: skip
+
+
+def test_a_quick_look_says_what_it_did_not_look_at(own, capsys):
+    verify.show(look(own("cityscapes"), quick=True))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Not looked at: pixels, checksums, ids and colours of labels, palettes" in said
+    verify.show(look(own("gta5")))
+    assert "Not looked at" not in capsys.readouterr().out
 
 
 # --- Whatever is wrong, in any combination -------------------------------------------------------

@@ -24,18 +24,23 @@ def below(graph: Graph, paths: list[Path]) -> list[Artefact]:
     return [each for each in places if each in found]
 
 
-def accept(graph: Graph, chosen: list[Artefact], other_code: bool) -> None:
+def accept(graph: Graph, chosen: list[Artefact], other_code: bool) -> list[Artefact]:
     """Check that artefacts are what today's settings make of today's inputs, byte by byte.
 
     With `other_code` a change of code is accepted: the certificate then holds today's code and, as
-    `accepted`, the code that made the artefact. Refusal if settings, inputs or bytes are others.
+    `accepted`, the code that made the artefact. Tables are left out then: they show the code behind
+    their rows, so they are written again. Returns what was accepted; Refusal if settings, inputs or
+    bytes are others.
     """
+    if other_code:
+        chosen = [each for each in chosen if not isinstance(each, artefacts.Table)]
     for artefact in chosen:
         _accept(graph, artefact, other_code)
     staleness = Staleness(graph)
     for artefact in graph.ancestry(chosen):
         if reason := staleness.reason(artefact):
             raise Refusal(f"{artefact} is not current: {reason.text}. Make it anew: snakemake")
+    return chosen
 
 
 def _accept(graph: Graph, artefact: Artefact, other_code: bool) -> None:

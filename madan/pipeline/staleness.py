@@ -175,7 +175,8 @@ def _damage(graph: Graph, artefact: Artefact, certificate: Certificate) -> str:
         return f"{len(files)} files are in {folder}, {certificate.files} were made"
     small = isinstance(artefact, SMALL)
     if not contents.are_certified(artefact, graph.params, certificate, unseen=small):
-        return f"files of {graph.certificate(artefact)} were changed after they were made"
+        shown = ", ".join(map(str, files[:NAMED])) + (" …" if len(files) > NAMED else "")
+        return f"{shown} changed since they were made"
     return ""
 
 

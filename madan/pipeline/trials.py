@@ -84,8 +84,8 @@ def _(artefact: artefacts.Verified, params: Params, scratch: Path) -> Trial:
     drawn, size = _drawn(artefact.domain, params, scratch)
     _draw(drawn, size, 0)
     [item] = layouts.items(drawn, "train")
-    how = layouts.form(drawn, "train").values, layouts.of(drawn).table
-    return Trial(lambda _: verification.inspect(item, *how, quick=False))
+    meaning = layouts.meaning(drawn, "train")
+    return Trial(lambda _: verification.inspect(item, meaning, quick=False))
 
 
 @trial.register
@@ -93,8 +93,8 @@ def _(artefact: artefacts.Prepared, params: Params, scratch: Path) -> Trial:
     drawn, size = _drawn(artefact.domain, params, scratch)
     _draw(drawn, size, 0)
     [item] = layouts.items(drawn, "train")
-    how = layouts.form(drawn, "train").values, layouts.of(drawn).table
-    usable = Verified({item.name: datasets.read(item, *how).digests}, {})
+    meaning = layouts.meaning(drawn, "train")
+    usable = Verified({item.name: datasets.read(item, meaning).digests}, {})
     return Trial(lambda _: datasets.prepare(drawn, "train", 0, usable, scratch))
 
 
