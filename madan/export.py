@@ -126,8 +126,12 @@ def overlay(image: Array, train_ids: Array) -> Array:
     mixed = ((image.astype(np.uint16) + labels.colour(train_ids)) // 2).astype(np.uint8)
     mixed = np.where((train_ids == labels.IGNORE)[..., None], image, mixed)
     edges = contours(train_ids, max(1, round(min(train_ids.shape) / 400)))
-    bright = mixed.mean(2, keepdims=True) > 127
-    return np.where(edges[..., None], np.where(bright, 0, 255), mixed).astype(np.uint8)
+    edges &= train_ids != labels.IGNORE
+    # Of the surroundings, so that a line does not change its colour from pixel to pixel.
+    around = max(3, min(train_ids.shape) // 8)
+    bright = cv2.blur(cv2.cvtColor(mixed, cv2.COLOR_RGB2GRAY), (around, around)) > 127
+    mixed[edges] = np.where(bright[edges], 0, 255)[:, None]
+    return mixed
 
 
 def contours(train_ids: Array, width: int) -> Array:

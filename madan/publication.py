@@ -1,10 +1,10 @@
 """What a visitor sees without running: table, metrics and figures of the miniature, for git."""
 
-import shutil
 from pathlib import Path
 
-from madan import guard
+from madan import guard, outputs
 from madan.graph import Artefact, Graph
+from madan.outputs import Outputs
 from madan.schema import Refusal
 
 BYTES = 3_000_000
@@ -14,8 +14,8 @@ def publish(graph: Graph, out: Path) -> list[Path]:
     """Copy results/miou.csv, results/metrics.json and every figure as out/<figure>.png.
 
     Of the other tables those that are finished go to out/tables, but for LaTeX. Refusal at another
-    scale, where any of the rest is not what params.yaml and the package say now, or where it is too
-    large for git.
+    scale, where any of the rest is not what params.yaml and the package say now, where it is too
+    large for git, or where a file of another name or content lies in its place.
     """
     if graph.params.scale != "miniature":
         raise Refusal(f"scale is {graph.params.scale}; what is published is of scale: miniature.")
@@ -39,9 +39,9 @@ def publish(graph: Graph, out: Path) -> list[Path]:
         raise Refusal(
             f"figures and tables have {total} bytes, more than {BYTES}; show fewer images."
         )
-    for name in found:
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copyfile(path, out / name)) for name, path in found.items()]
+    files = Outputs(out, "publish")
+    files.require(found, {name: outputs.sha256(path) for name, path in found.items()})
+    return [files.write(name, path.read_bytes()) for name, path in found.items()]
 
 
 def _finished(graph: Graph, table: str) -> bool:

@@ -17,13 +17,14 @@ from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "startup", "labels", "published", "schema", "runs", "checks", "config"},
-    {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
+    {"__init__", "startup", "labels", "published", "schema", "runs", "checks", "config", "inert",
+     "headers"},
+    {"outputs", "photos", "video", "certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
      "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training", "released"},
-    {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
-    {"tables", "pages", "figures", "export", "plan", "prediction", "publication",
+    {"translation", "stylisation", "tiling", "segmentation", "adaptation", "mdan", "evaluation"},
+    {"tables", "pages", "grids", "figures", "export", "plan", "prediction", "publication",
      "status", "stages"},
     {"assembly"},
     {"gallery"},
