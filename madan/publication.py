@@ -15,7 +15,7 @@ def publish(graph: Graph, out: Path) -> list[Path]:
 
     Of the other tables those that are finished go to out/tables, but for LaTeX. Refusal at another
     scale, where any of the rest is not what params.yaml and the package say now, where it is too
-    large for git, or where a file of another name or content lies in its place.
+    large for git, or where a file lies in its place that madan did not write.
     """
     if graph.params.scale != "miniature":
         raise Refusal(f"scale is {graph.params.scale}; what is published is of scale: miniature.")

@@ -19,9 +19,9 @@ from madan.graph import Graph
 LEVELS = [
     {"__init__", "startup", "labels", "published", "schema", "runs", "checks", "config", "inert",
      "headers"},
-    {"outputs", "photos", "video", "certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
-     "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
-     "checkpoints", "progress", "parallel", "states", "devices"},
+    {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
+     "outputs", "photos", "video", "datasets", "verify", "batches", "generator",
+     "discriminators", "fcn8s", "drn26", "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training", "released"},
     {"translation", "stylisation", "tiling", "segmentation", "adaptation", "mdan", "evaluation"},
     {"tables", "pages", "grids", "figures", "export", "plan", "prediction", "publication",
