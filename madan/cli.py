@@ -9,12 +9,13 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from madan import assembly, certificates, config, runs, startup
 from madan.graph import Artefact, Graph
+from madan.inert import inert
 from madan.schema import Refusal
 
 app = typer.Typer(
@@ -69,10 +70,10 @@ def main() -> None:
     try:
         app()
     except Refusal as refusal:
-        sys.exit(f"madan: {refusal}")
+        sys.exit(f"madan: {inert(str(refusal))}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"madan: {where}{error.strerror or error}.")
+        sys.exit(f"madan: {inert(f'{where}{error.strerror or error}')}.")
 
 
 @app.command(rich_help_panel=DATA)
@@ -251,6 +252,10 @@ def stylise(
         list[Path] | None, typer.Option(help="Photos of your own, or folders of them, instead.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where those go.")] = Path("stylised"),
+    height: Annotated[
+        int | None,
+        typer.Option(min=0, help="Height at which G sees photos; 0, as without it, is their own."),
+    ] = None,
 ) -> None:
     """Send all images of a source through its generator: madan stylise madan gta5
 
@@ -261,7 +266,9 @@ def stylise(
     from madan import stylisation
 
     if images:
-        return _stylise_photos(run, source, seed, images, out)
+        return _stylise_photos(run, source, seed, images, out, height or 0)
+    if height is not None:
+        raise Refusal("--height is for photos (--images): stylised sources have the size of F's.")
     graph, artefact, seed = assembly.begin("stylised", f"{run}/{source}", seed, planned)
     generator = assembly.generator(graph, run, source, seed)
     with graph.publish(artefact) as out:
@@ -269,24 +276,41 @@ def stylise(
         stylisation.stylise(generator, assembly.pictures(graph, source), out, precision)
 
 
-def _stylise_photos(run: str, source: str, seed: int | None, images: list[Path], out: Path) -> None:
-    from madan import prediction
+def _stylise_photos(
+    run: str, source: str, seed: int | None, images: list[Path], out: Path, height: int
+) -> None:
+    from madan import photos, prediction
 
     graph = Graph(config.load())
     artefact = Artefact(
         "stylised", f"{run}/{source}", graph.params.seeds[0] if seed is None else seed
     )
     graph.check(artefact)
-    found = prediction.photos(images)
+    found = photos.find(images, "stylise")
     generator = assembly.generator(graph, run, source, artefact.seed)
     precision = graph.params.training.translator.stylise_precision
-    prediction.stylise(generator, found, out, graph.params.export, precision)
-    print(f"written: {len(found)} images in {out}")
+    tiles = graph.params.export
+    unread = prediction.stylise(generator, found, out, tiles, precision, height)
+    _tell(found, unread, f"pictures in {out}")
+
+
+def _tell(found: Any, unread: dict[str, str], what: str) -> None:
+    """Say what was written and what was left out; end with exit code 1 where something was."""
+    for note in found.notes:
+        print(inert(note))
+    left_out = [str(path) for path in found.files.values() if str(path) in unread]
+    print(inert(f"written: of {len(found.files) - len(left_out)} files, {what}"))
+    if unread:
+        for reason in unread.values():
+            typer.echo(f"madan: {inert(reason)}", err=True)
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=SEGMENTERS)
 def predict(
-    photos: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PHOTOS", help="Images, videos, or folders of them.")
+    ],
     model: Annotated[
         str,
         typer.Option(help="A row of a table, a run such as segmenters/oracle, or a weights file."),
@@ -301,19 +325,23 @@ def predict(
 
     Writes overlays, Cityscapes label ids in each photo's size, and a mosaic of the first ones.
     """
-    from madan import prediction, training
+    from madan import photos, prediction, training
 
-    graph = Graph(config.load())
-    params, found = graph.params, prediction.photos(photos)
-    weights = assembly.model(graph, model)
+    found = photos.find(paths, "predict")
+    if model.endswith(".safetensors") and not Path("params.yaml").exists():
+        weights, sight = Path(model), prediction.as_trained(Path(model))
+    else:
+        graph = Graph(config.load())
+        params, weights = graph.params, assembly.model(graph, model)
+        usual = params.dataset(params.tables["miou"].target).size[0]
+        precision, threads = params.training.segmenter.precision, params.training.threads
+        sight = prediction.Sight(usual, params.export, precision, threads)
+    if height is not None:
+        sight = sight._replace(height=height)
     assembly.take_gpus()
-    training.begin(0, params.training.threads)
-    net = prediction.segmenter(weights)
-    if height is None:
-        height = params.dataset(params.tables["miou"].target).size[0]
-    precision = params.training.segmenter.precision
-    prediction.predict(net, found, out, height, params.export, precision)
-    print(f"written: labelIds, overlay and mosaic.png of {len(found)} photos in {out}")
+    training.begin(0, sight.threads)
+    unread = prediction.predict(prediction.segmenter(weights), found, out, sight)
+    _tell(found, unread, f"labelIds, overlay, colour and mosaic.png in {out}")
 
 
 @app.command(rich_help_panel=SEGMENTERS)
@@ -519,7 +547,14 @@ def publish(
 
 @exports.command("stylised")
 def export_stylised(
-    run: Translation, source: Source, seed: Seed = None, planned: Planned = None
+    run: Translation,
+    source: Source,
+    seed: Seed = None,
+    planned: Planned = None,
+    height: Annotated[
+        int | None,
+        typer.Option(min=0, help="Height at which G sees images: export.height of params.yaml."),
+    ] = None,
 ) -> None:
     """Stylise a source's raw images as a release: madan export stylised madan gta5"""
     from madan import checkpoints, export
@@ -527,6 +562,11 @@ def export_stylised(
 
     graph, artefact, seed = assembly.begin("releases", f"{run}/{source}", seed, planned)
     params, translator = graph.params, runs.translator(graph.params, "the command line", run)
+    if height not in (None, params.export.height):
+        raise Refusal(
+            f"--height is {height}, but a release is certified with export.height of params.yaml, "
+            f"{params.export.height}: write `height: {height}` under `export` there."
+        )
     settings, code = graph.promise(artefact)
     story = {
         "run": run,

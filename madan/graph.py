@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from madan import certificates, layouts, published
+from madan import certificates, layouts, outputs, published
 from madan.config import digest
 from madan.runs import needs, stylable, translator
 from madan.schema import Adaptation, Figure, Params, Refusal, Segmenter, Translator, known
@@ -437,6 +437,8 @@ class Graph:
         Refusal when another process is making it, such as one that a killed Snakemake left behind.
         """
         folder = self.folder(artefact)
+        if artefact.kind in ("figures", "releases", "predictions"):
+            outputs.require_own(folder, ("digest", "figure.png", "figure.pdf"))
         fresh = folder.with_name(f".{folder.name}.new")
         with certificates.alone(Path("state/locks", folder), folder):
             shutil.rmtree(fresh, ignore_errors=True)
