@@ -52,10 +52,13 @@ def parsed(text: str) -> Iterable[tuple[str, str]]:
 
 
 class Outputs:
-    """What a command writes in one folder; made without touching the disk."""
+    """What a command writes in one folder; made without touching the disk.
 
-    def __init__(self, folder: Path, command: str):
-        self.folder, self.command = folder, command
+    Without `keep` there is no list of it: for folders that are madan's own.
+    """
+
+    def __init__(self, folder: Path, command: str, keep: bool = True):
+        self.folder, self.command, self.keep = folder, command, keep
         self._listed = listed(folder)
 
     def require(self, names: Iterable[str], to_come: Mapping[str, str] | None = None) -> None:
@@ -103,7 +106,7 @@ class Outputs:
         return bool(known) and path.is_file() and not path.is_symlink() and sha256(path) in known
 
     def _note(self, name: str, digest: str) -> None:
-        if digest in self._listed.setdefault(name, set()):
+        if not self.keep or digest in self._listed.setdefault(name, set()):
             return
         with list_of(self.folder, self.command).open("ab") as file:
             file.write(line(name, digest).encode("utf-8", "surrogateescape"))
