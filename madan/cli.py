@@ -463,14 +463,20 @@ def import_(
         return
     graph, artefact, _ = assembly.begin("released", what, 0, planned)
     entry = graph.params.released[what]
+    if as_released and not entry.as_released:
+        raise Refusal(
+            f"--as-released, but released.{what} of params.yaml, by which it is certified, says "
+            f"otherwise: write `as_released: true` there, or an entry of its own."
+        )
     with graph.publish(artefact) as out:
         released.bring(
             entry.file,
             entry.network,
             graph.params.networks,
-            entry.as_released or as_released,
+            entry.as_released,
             out / "weights.safetensors",
             out / "report.json",
+            own=True,
         )
 
 
