@@ -202,7 +202,11 @@ class Blank:
         return found
 
 
-class _Unpickler(pickle.Unpickler):
+# In Python, where a number in a damaged file does not decide how much memory is taken.
+_SLOW: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _Unpickler(_SLOW):
     """Unpickles tensors; every other class and function becomes a Blank."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -228,9 +232,10 @@ def _blanked(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote names of the file
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_BLANKS)
-    except (Refusal, OSError):
+    except Refusal:
         raise
     except Exception as error:  # whatever hostile or torn bytes lead to
+        _raise_if_unopened(error)
         raise Refusal(f"{path} is damaged, or no file of weights ({_reason(error)}).") from None
 
 
@@ -250,9 +255,8 @@ def _unpickled(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote names of the file
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # whatever hostile or torn bytes lead to
+        _raise_if_unopened(error)
         unsafe = re.search(r"GLOBAL (\S+)", str(error))
     if unsafe:
         place = path.with_name(f"{path.stem}-tensors.safetensors")
@@ -276,19 +280,25 @@ def _command(path: Path, out: Path, part: str = "") -> str:
     return f'python -c "from madan.tensors import extract; extract({words})"'
 
 
+def _raise_if_unopened(error: Exception) -> None:
+    """Raise the error of a file that cannot be opened; errors that its bytes cause name no file."""
+    if isinstance(error, OSError) and error.filename:
+        raise error
+
+
 def _require_file(path: Path) -> None:
     """Refusal where a zip archive would unpack to more bytes than the file has."""
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-        except Exception:  # a directory of entries that is damaged in whatever way
-            raise Refusal(f"{path} is damaged, or no file of weights: fetch it again.") from None
-        if size > path.stat().st_size:
-            raise Refusal(
-                f"{path} would unpack to {size} bytes: it is no file that torch wrote; fetch it "
-                "again."
-            )
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # a directory of entries that is damaged in whatever way
+        raise Refusal(f"{path} is damaged, or no file of weights: fetch it again.") from None
+    if size > path.stat().st_size:
+        raise Refusal(
+            f"{path} would unpack to {size} bytes: it is no file that torch wrote; fetch it again."
+        )
 
 
 def _prefixes(tensors: Mapping[str, Tensor], first: str, last: str) -> Iterator[str]:

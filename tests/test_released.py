@@ -1,6 +1,7 @@
 """Released weights: what becomes of every key, what is refused, its place in the graph."""
 
 import argparse
+import contextlib
 import json
 import os
 import pickle
@@ -482,6 +483,37 @@ def test_a_torn_file_is_a_sentence(whole, part):
     torn = whole.with_name("torn.pth")
     torn.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
     refused(lambda: released.bring(str(torn), None, None, False, torn, torn), "is damaged, or no")
+
+
+@pytest.fixture(scope="module")
+def pickles(tmp_path_factory):
+    """Small files of both formats: weights, settings beside them, a module."""
+    folder, found = tmp_path_factory.mktemp("pickles"), []
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    weights = {"vgg.0.weight": torch.randn(4, 3), "vgg_head.0.weight": torch.ones(3)}
+    for zipped in (True, False):
+        for content in ({"a": weights}, {"b": argparse.Namespace(a=1), "a": weights}, module):
+            path = folder / f"{len(found)}.pth"
+            torch.save(content, path, _use_new_zipfile_serialization=zipped)
+            found.append(path.read_bytes())
+    return folder, found
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_a_damaged_pickle_is_read_or_refused_within_its_memory(pickles, data):
+    folder, found = pickles
+    content = bytearray(data.draw(st.sampled_from(found)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path, out = folder / "damaged.pth", folder / "out.safetensors"
+    path.write_bytes(content)
+    out.unlink(missing_ok=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for act in (lambda: tensors.parts(tensors.read(path)), lambda: tensors.extract(path, out)):
+        with contextlib.suppress(Refusal):
+            act()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps([1, 2])])
