@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from madan import certificates, guard
+from madan import certificates, guard, headers
 from madan.graph import MODULES, Artefact, Graph
 
 SINGLY = ("translators", "segmenters", "adaptations", "tables")
@@ -129,10 +129,8 @@ def _held(lock: Path, held: set[tuple[int, int]]) -> bool:
 def _story(weights: Path) -> dict[str, Any]:
     """What a weights file says of itself; nothing where there is none or it cannot be read."""
     try:
-        with weights.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return dict(json.loads(header["__metadata__"]["madan"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(json.loads(headers.metadata(weights)["madan"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
