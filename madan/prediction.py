@@ -114,10 +114,11 @@ def predict(net: Net, found: Photos, out: Path, sight: Sight) -> dict[str, str]:
     files.require(_names(found, (LABELS, OVERLAYS, COLOURS), OF_VIDEO) + list(MOSAIC))
     shown: dict[str, list[Array]] = {}
 
-    notice = _notices(sight.tiles, "and labels near the edges of tiles may differ.")
+    notice = _notices(sight.tiles, _TILED[_has_statistics(net)])
 
     def seen_in(image: Array) -> Array:
-        notice(image, sight.height)
+        if not _is_whole(net, tiling.at_size(image.shape, sight.height), sight.tiles):
+            notice(image, sight.height)
         return train_ids(net, image, sight)
 
     def photo(name: str, path: Path) -> None:
@@ -176,7 +177,10 @@ def train_ids(net: Net, image: Array, sight: Sight) -> Array:
     # A large photo stays in bytes until a piece of it is looked at.
     x = torch.from_numpy(tiling.at_height(image, sight.height).copy())[None].permute(0, 3, 1, 2)
     tile, overlap = sight.tiles.tile, sight.tiles.overlap
-    if tiling.is_tiled(tuple(x.shape[2:]), tile):
+    size = (x.shape[2], x.shape[3])
+    if _is_whole(net, size, sight.tiles):
+        tile = size
+    else:
         # F needs more memory than G does: half a tile at a time.
         tile = max(2 * GRID, tile[0]), max(2 * GRID, tile[1] // 2)
         overlap = min(overlap, min(tile) - GRID)
@@ -188,6 +192,33 @@ def train_ids(net: Net, image: Array, sight: Sight) -> Array:
             )
         scores = torch.cat([piece[0].cpu() for piece in pieces], 1)
     return _enlarged(scores, image.shape[:2])
+
+
+def _is_whole(net: torch.nn.Module, size: tuple[int, ...], tiles: Export) -> bool:
+    """Whether F sees an image of (h, w) whole: if it is no larger than a tile, or if need be.
+
+    A GroupNorm has the statistics of what it sees: in tiles F would find other classes, so it sees
+    the whole image as long as that takes less than half of the memory that is free.
+    """
+    if not tiling.is_tiled(size, tiles.tile):
+        return True
+    free = tiling.free_memory(training.device())
+    if free is None or not _has_statistics(net):
+        return False
+    widest = next(net.parameters()).shape[0]
+    values = 4 * (widest + len(labels.CLASSES))  # at once, of a pixel, with room for work space
+    return 6 * values * size[0] * size[1] < free / 2
+
+
+def _has_statistics(net: torch.nn.Module) -> bool:
+    return any(isinstance(module, torch.nn.GroupNorm) for module in net.modules())
+
+
+_TILED = {
+    False: "and labels near the edges of tiles may differ.",
+    True: "each normalised by itself, so that labels differ from those of the whole photo, which "
+    "needs more memory than is free: take it at a lower height (--height).",
+}
 
 
 class _Scaled(torch.nn.Module):

@@ -259,7 +259,7 @@ def _times(where: slice, factor: int) -> slice:
 def _require_memory(x: Tensor, values: int) -> None:
     """Refusal where the innermost maps, of so many values, need more memory than is free."""
     needed = _INNER_COPIES * values * 4 * len(x)
-    free = _free_memory(x.device)
+    free = free_memory(x.device)
     if free is not None and needed > free:
         raise Refusal(
             f"an image of {x.shape[2]}x{x.shape[3]} pixels needs {needed / 1e9:.1f} GB of memory "
@@ -267,7 +267,7 @@ def _require_memory(x: Tensor, values: int) -> None:
         )
 
 
-def _free_memory(device: torch.device) -> int | None:
+def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on a device; None where that is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

@@ -238,12 +238,28 @@ def test_the_generator_sees_a_photo_at_the_height_that_is_asked_for(tmp_path):
 def test_tiles_are_announced_once_for_a_size(net, tmp_path, capsys):
     save(tmp_path / "in/a.png", tmp_path / "in/b.png", size=(90, 171))
     save(tmp_path / "in/small.png")
-    predict(net, tmp_path / "out", tmp_path / "in")
+    predict(Scores(), tmp_path / "out", tmp_path / "in")
     said = capsys.readouterr().out
     assert said.count("images of 90x171 pixels have more than a tile of 64x128") == 1
     assert said.count("may differ") == 1
     stylise(tmp_path / "styled", tmp_path / "in")
     assert capsys.readouterr().out.count("statistics of the whole image") == 1
+
+
+def test_a_segmenter_with_group_norm_sees_a_photo_whole_as_long_as_memory_allows(
+    net, tmp_path, monkeypatch, capsys
+):
+    save(tmp_path / "a.png", size=(90, 171))
+    sizes = []
+    net.register_forward_pre_hook(lambda _, x: sizes.append(tuple(x[0].shape[2:])))
+    predict(net, tmp_path / "out", tmp_path / "a.png")
+    assert sizes == [(90, 171)] and "tile" not in capsys.readouterr().out
+    sizes.clear()
+    monkeypatch.setattr(tiling, "free_memory", lambda device: 10_000)
+    predict(net, tmp_path / "out", tmp_path / "a.png")
+    assert len(sizes) > 1 and max(h * w for h, w in sizes) <= 64 * 128
+    said = " ".join(capsys.readouterr().out.split())
+    assert "labels differ from those of the whole photo" in said and "--height" in said
 
 
 def test_a_video_becomes_a_video(tmp_path):

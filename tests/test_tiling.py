@@ -166,7 +166,7 @@ def test_a_generator_sees_no_more_pixels_at_once_than_a_tile_but_in_its_innermos
 
 @torch.inference_mode()
 def test_an_image_that_memory_cannot_hold_is_refused(monkeypatch):
-    monkeypatch.setattr(tiling, "_free_memory", lambda device: 1000)
+    monkeypatch.setattr(tiling, "free_memory", lambda device: 1000)
     with pytest.raises(Refusal, match=r"120x200 pixels needs .* GB are free: .* lower height"):
         whole_or_tiled(generator(), scene(120, 200), (64, 64), 8)
 
