@@ -156,7 +156,7 @@ def stylise(
     files = Outputs(out, "stylise")
     files.require(_names(found, ("{}.png",), "{}" + video.SUFFIX))
 
-    notice = _notices(tiles, "and with the statistics of the whole image.")
+    notice = _notices(tiles, "with the statistics of the whole image.")
 
     def change(image: Array) -> Array:
         notice(image, height)

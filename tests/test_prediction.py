@@ -351,7 +351,7 @@ def test_predict_needs_no_settings_beside_a_weights_file(net, raw, tmp_path, mon
         cli.predict([tmp_path], "F.safetensors", tmp_path / "out", None)
     said = capsys.readouterr()
     assert ended.value.exit_code == 1 and str(tmp_path / "b.png") in said.err
-    assert "written: of 1 files" in said.out
+    assert "written for 1 files" in said.out
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"F.safetensors", "a.png", "b.png", "out"}
     with pytest.raises(Refusal, match="params.yaml not found"):
