@@ -299,7 +299,7 @@ def _tell(found: Any, unread: dict[str, str], what: str) -> None:
     for note in found.notes:
         print(inert(note))
     left_out = [str(path) for path in found.files.values() if str(path) in unread]
-    print(inert(f"written: of {len(found.files) - len(left_out)} files, {what}"))
+    print(inert(f"written for {len(found.files) - len(left_out)} files: {what}"))
     if unread:
         for reason in unread.values():
             typer.echo(f"madan: {inert(reason)}", err=True)
