@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from madan import __version__
+from madan import __version__, headers
+from madan.inert import inert
 from madan.schema import Refusal
 
 KEY = "madan"
@@ -42,20 +43,18 @@ def write(path: Path, tensors: Mapping[str, Tensor], story: Mapping[str, Any]) -
 
 def story(path: Path) -> dict[str, Any]:
     """What a weights file says of itself; Refusal when it is missing, damaged or not ours."""
-    with _opened(path) as file:
-        told = (file.metadata() or {}).get(KEY)
+    told = _headers(path).get("__metadata__", {}).get(KEY)
     if told is None:
         raise Refusal(f"{path} was not written by madan: it does not say how it was trained.")
     try:
         return dict(json.loads(told))
-    except (ValueError, TypeError) as error:
-        raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Refusal(_damaged(path, error)) from None
 
 
 def holds(path: Path, name: str) -> bool:
     """Whether a weights file has tensors of that network."""
-    with _opened(path) as file:
-        return any(key.startswith(f"{name}.") for key in file.keys())  # noqa: SIM118
+    return any(key.startswith(f"{name}.") for key in _headers(path))
 
 
 def load(path: Path, name: str, module: nn.Module, but: Sequence[str] = ()) -> None:
@@ -63,13 +62,16 @@ def load(path: Path, name: str, module: nn.Module, but: Sequence[str] = ()) -> N
 
     The file need not have the keys that begin with one of `but`: they stay as they are.
     """
-    with _opened(path) as file:
-        prefix = f"{name}."
-        tensors: dict[str, Tensor] = {
-            key.removeprefix(prefix): file.get_tensor(key)
-            for key in file.keys()  # noqa: SIM118
-            if key.startswith(prefix)
-        }
+    prefix = f"{name}."
+    try:
+        with _opened(path) as file:
+            tensors: dict[str, Tensor] = {
+                key.removeprefix(prefix): file.get_tensor(key)
+                for key in file.keys()  # noqa: SIM118
+                if key.startswith(prefix)
+            }
+    except (SafetensorError, ValueError, TypeError, RuntimeError, LookupError) as error:
+        raise Refusal(_damaged(path, error)) from None
     if not tensors:
         raise Refusal(f"{path} holds no weights of {name}; it was made by another kind of run.")
     kept = {k: v for k, v in module.state_dict().items() if k.startswith(tuple(but))}
@@ -96,13 +98,36 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
     """Architecture and first width of weights, such as: fcn8s (64 channels at first)."""
     kind = architecture(tensors)
     first = tensors.get(MARKS[kind][0]) if kind in MARKS else None
-    return kind if first is None else f"{kind} ({len(first)} channels at first)"
+    if first is None or not first.ndim:
+        return kind
+    return f"{kind} ({len(first)} channels at first)"
 
 
 def _opened(path: Path) -> safe_open:
+    _headers(path)
+    return safe_open(path, "pt")
+
+
+def _headers(path: Path) -> dict[str, Any]:
+    """The header of a file, checked so far that it can be walked."""
     if not path.exists():
-        raise Refusal(f"{path} not found: make it with snakemake {path.parent}/digest")
+        hint = f": make it with snakemake {path.parent}/digest" if _made_by_madan(path) else "."
+        raise Refusal(f"{path} not found{hint}")
     try:
-        return safe_open(path, "pt")
-    except SafetensorError as error:
-        raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
+        headers.metadata(path)
+        return headers.read(path)
+    except ValueError as error:
+        raise Refusal(_damaged(path, error)) from None
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    """Say that a file is damaged, and how to mend it without the loss of anything."""
+    reason = inert(str(error), 120)
+    if _made_by_madan(path):
+        return f"{path} is damaged ({reason}): delete {path.parent} and run again."
+    return f"{path} is damaged, or no file of weights ({reason}): fetch or copy it again."
+
+
+def _made_by_madan(path: Path) -> bool:
+    """Whether a file lies where madan's results do, so that it can be made again."""
+    return path.parts[:1] == ("results",) and ".." not in path.parts

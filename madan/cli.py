@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from madan import config, startup
+from madan.inert import inert
 from madan.pipeline import artefacts, checks
 from madan.pipeline.graph import JOBS, Graph
 from madan.pipeline.publishing import open_job
@@ -76,10 +77,10 @@ def main() -> None:
     try:
         app()
     except Refusal as refusal:
-        sys.exit(f"madan: {refusal}")
+        sys.exit(f"madan: {inert(str(refusal))}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"madan: {where}{error.strerror or error}.")
+        sys.exit(f"madan: {inert(f'{where}{error.strerror or error}')}.")
 
 
 def _make(address: str, seed: int | None, planned: str | None, **options: Any) -> Any:
@@ -191,6 +192,10 @@ def stylise(
         list[Path] | None, typer.Option(help="Photos of your own, or folders of them, instead.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where those go.")] = Path("stylised"),
+    height: Annotated[
+        int | None,
+        typer.Option(min=0, help="Height at which G sees photos; 0, as without it, is their own."),
+    ] = None,
 ) -> None:
     """Send all images of a source through its generator: madan stylise madan gta5
 
@@ -199,29 +204,47 @@ def stylise(
     Photos of your own, in their size: madan stylise madan gta5 --images holiday --out stylised
     """
     if images:
-        return _stylise_photos(run, source, seed, images, out)
+        return _stylise_photos(run, source, seed, images, out, height or 0)
+    if height is not None:
+        raise Refusal("--height is for photos (--images): stylised sources have the size of F's.")
     _make(f"stylised/{run}/{source}", seed, planned)
 
 
-def _stylise_photos(run: str, source: str, seed: int | None, images: list[Path], out: Path) -> None:
-    from madan import prediction
+def _stylise_photos(
+    run: str, source: str, seed: int | None, images: list[Path], out: Path, height: int
+) -> None:
+    from madan import photos, prediction
     from madan.pipeline.jobs import inputs
 
     graph = Graph(config.load())
     params = graph.params
     artefact = artefacts.Stylised(run, source, params.seeds[0] if seed is None else seed)
     checks.check(artefact, params)
-    found = prediction.photos(images)
+    found = photos.find(images, "stylise")
     [[trained]] = graph.roles(artefact)["translator"].values()
     generator = inputs.generator(graph, trained, source, artefact.step, artefact.seed)
     precision = params.training.translator.stylise_precision
-    prediction.stylise(generator, found, out, params.export, precision)
-    print(f"written: {len(found)} images in {out}")
+    unread = prediction.stylise(generator, found, out, params.export, precision, height)
+    _tell(found, unread, f"pictures in {out}")
+
+
+def _tell(found: Any, unread: dict[str, str], what: str) -> None:
+    """Say what was written and what was left out; end with exit code 1 where something was."""
+    for note in found.notes:
+        print(inert(note))
+    left_out = [str(path) for path in found.files.values() if str(path) in unread]
+    print(inert(f"written for {len(found.files) - len(left_out)} files: {what}"))
+    if unread:
+        for reason in unread.values():
+            typer.echo(f"madan: {inert(reason)}", err=True)
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=SEGMENTERS)
 def predict(
-    photos: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PHOTOS", help="Images, videos, or folders of them.")
+    ],
     model: Annotated[
         str,
         typer.Option(help="A row of a table, a run such as segmenters/oracle, or a weights file."),
@@ -236,19 +259,23 @@ def predict(
 
     Writes overlays, Cityscapes label ids in each photo's size, and a mosaic of the first ones.
     """
-    from madan import prediction
+    from madan import photos, prediction
     from madan.pipeline.jobs import inputs
 
-    graph = Graph(config.load())
-    params, found = graph.params, prediction.photos(photos)
-    weights = _weights(graph, model)
-    inputs.start_process(params, 0)
-    net = prediction.segmenter(weights)
-    if height is None:
-        height = params.dataset(params.tables["miou"].target).size[0]
-    precision = params.training.segmenter.precision
-    prediction.predict(net, found, out, height, params.export, precision)
-    print(f"written: labelIds, overlay and mosaic.png of {len(found)} photos in {out}")
+    found = photos.find(paths, "predict")
+    if model.endswith(".safetensors") and not Path("params.yaml").exists():
+        weights, sight = Path(model), prediction.as_trained(Path(model))
+    else:
+        graph = Graph(config.load())
+        params, weights = graph.params, _weights(graph, model)
+        usual = params.dataset(params.tables["miou"].target).size[0]
+        precision, threads = params.training.segmenter.precision, params.training.threads
+        sight = prediction.Sight(usual, params.export, precision, threads)
+    if height is not None:
+        sight = sight._replace(height=height)
+    inputs.start_process(sight.threads, 0)
+    unread = prediction.predict(prediction.segmenter(weights), found, out, sight)
+    _tell(found, unread, f"labelIds, overlay, colour and mosaic.png in {out}")
 
 
 def _weights(graph: Graph, name: str) -> Path:
@@ -426,10 +453,17 @@ def init_data(
 
 @exports.command("stylised")
 def export_stylised(
-    run: Translation, source: Source, seed: Seed = None, planned: Planned = None
+    run: Translation,
+    source: Source,
+    seed: Seed = None,
+    planned: Planned = None,
+    height: Annotated[
+        int | None,
+        typer.Option(min=0, help="Height at which G sees images: export.height of params.yaml."),
+    ] = None,
 ) -> None:
     """Stylise a source's raw images as a release: madan export stylised madan gta5"""
-    _make(f"releases/{run}/{source}", seed, planned)
+    _make(f"releases/{run}/{source}", seed, planned, height=height)
 
 
 @exports.command("predictions")

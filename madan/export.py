@@ -12,12 +12,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from isal import isal_zlib
 from ruamel.yaml import YAML
 
-from madan import __version__, batches, datasets, evaluation, labels, layouts, stylisation, training
+from madan import (
+    __version__,
+    batches,
+    datasets,
+    evaluation,
+    labels,
+    layouts,
+    outputs,
+    stylisation,
+    tiling,
+    training,
+)
 from madan.datasets import Array, Pictures, Verified
 from madan.drn26 import Net
 from madan.folders import alike, place
@@ -56,13 +68,16 @@ def release(
     generator.eval()
     files = _Files(out)
     meter = Meter("export", sum(len(member.verified.pairs) for member in members), every=60)
-    done, parts = 0, {}
+    done, told, parts = 0, False, {}
     for member in members:
         folder = _folder(member, members)
         form, images = _form(member.dataset), {}
         for name, (of_image, _) in member.verified.pairs.items():
             image, label = _raw(member, name)
-            adapted = stylised(generator, image, precision, tiles)
+            if not told and tiling.is_tiled(tiling.at_size(image.shape, tiles.height), tiles.tile):
+                told = True
+                print(tiling.notice(image.shape, tiles.tile), "with the statistics of the whole.")
+            adapted = stylised(generator, image, precision, tiles, tiles.height)
             images[name] = {
                 "source": of_image,
                 "stylised": files.add(folder + place(form.images, name), png(adapted)),
@@ -95,7 +110,8 @@ def predictions(
     """Write F's predictions of labelled pictures as out/labelIds/ and out/overlay/<name>.png.
 
     labelIds: Cityscapes label ids uint8 [H, W] in the label's native size. overlay: the prepared
-    image [h, w, 3], half covered with the classes' colours. manifest.json holds the protocol.
+    image [h, w, 3], half covered with the classes' colours. manifest.json holds the protocol,
+    SHA256SUMS names every file.
     """
     files, said = _Files(out), {}
     for row, score in evaluation.scored(net, pictures, batch, precision):
@@ -105,12 +121,35 @@ def predictions(
         ids = labels.to_label_ids(evaluation.predict(score, size))
         said[name] = {"labelIds": files.add(f"labelIds/{name}.png", png(ids)), "size": size}
     files.add("manifest.json", _json({**protocol, "version": __version__, "files": said}))
+    files.sum()
 
 
 def overlay(image: Array, train_ids: Array) -> Array:
-    """Image [h, w, 3] and the colours of its train ids [h, w], half of each, uint8 [h, w, 3]."""
-    mixed = (image.astype(np.uint16) + labels.colour(train_ids)) // 2
-    return np.where((train_ids == labels.IGNORE)[..., None], image, mixed).astype(np.uint8)
+    """Blend an image [h, w, 3] with the colours of its train ids [h, w], and draw their contours.
+
+    Half of each, uint8 [h, w, 3]; contours are white where that is dark and black where it is
+    bright, so that classes are told apart on photos of any brightness. Pixels without a class stay.
+    """
+    mixed = ((image.astype(np.uint16) + labels.colour(train_ids)) // 2).astype(np.uint8)
+    mixed = np.where((train_ids == labels.IGNORE)[..., None], image, mixed)
+    edges = contours(train_ids, max(1, round(min(train_ids.shape) / 400)))
+    edges &= train_ids != labels.IGNORE
+    # Of the surroundings, so that a line does not change its colour from pixel to pixel.
+    around = max(3, min(train_ids.shape) // 8)
+    bright = cv2.blur(cv2.cvtColor(mixed, cv2.COLOR_RGB2GRAY), (around, around)) > 127
+    mixed[edges] = np.where(bright[edges], 0, 255)[:, None]
+    return mixed
+
+
+def contours(train_ids: Array, width: int) -> Array:
+    """Find the pixels, bool [h, w], at which another class begins, `width` pixels to each side."""
+    edges = np.zeros(train_ids.shape, bool)
+    edges[1:] |= train_ids[1:] != train_ids[:-1]
+    edges[:, 1:] |= train_ids[:, 1:] != train_ids[:, :-1]
+    if width == 1:
+        return edges
+    wider = cv2.dilate(edges.astype(np.uint8), np.ones((width, width), np.uint8))
+    return np.asarray(wider, bool)
 
 
 def png(pixels: Array) -> bytes:
@@ -152,7 +191,7 @@ class _Files:
 
     def sum(self) -> None:
         """Write SHA256SUMS, for `sha256sum --check`."""
-        lines = (f"{self.sums[name]}  {name}\n" for name in sorted(self.sums))
+        lines = (outputs.line(name, self.sums[name]) for name in sorted(self.sums))
         (self.out / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 
@@ -169,12 +208,19 @@ def _raw(member: Member, name: str) -> tuple[Array, bytes]:
     return image, label
 
 
-def stylised(generator: torch.nn.Module, image: Array, precision: str, tiles: Export) -> Array:
-    """x' of an image [H, W, 3], of the same size."""
-    x = batches.scale(torch.from_numpy(image.copy())[None]).to(training.device())
+@torch.inference_mode()
+def stylised(
+    generator: torch.nn.Module, image: Array, precision: str, tiles: Export, height: int = 0
+) -> Array:
+    """Translate an image [H, W, 3] to one of the same size.
+
+    The generator sees it `height` pixels high, or as it is if height is 0.
+    """
+    seen = tiling.at_height(image, height)
+    x = batches.scale(torch.from_numpy(seen.copy())[None]).to(training.device())
     with training.autocast(precision):
-        made = stylisation.whole_or_tiled(generator, x, tiles.tile, tiles.overlap)
-    return np.asarray(stylisation.to_bytes(made)[0])
+        made = tiling.whole_or_tiled(generator, x, tiles.tile, tiles.overlap)
+    return tiling.resized(stylisation.to_bytes(made)[0], image.shape[:2])
 
 
 def _form(dataset: Dataset) -> Form:
@@ -217,8 +263,9 @@ def _readme(members: Sequence[Member], target: Dataset, story: Mapping[str, Any]
 by madan, a pipeline for MADAN (Multi-source Domain Adaptation for Semantic Segmentation, Zhao et
 al., 2019); `translator` below says which of its terms took part. They are 8-bit RGB PNGs, whatever
 the source has, of the size and under the names of their sources. The labels are the source's own
-files, byte for byte. Images of more pixels than `tile` were generated in tiles (height, width) that
-fade into each other over `overlap` pixels.
+files, byte for byte. Images of more pixels than `tile` (height, width) were generated in tiles that
+share the statistics of the whole image, so that there are no seams. The generator saw images
+`height` pixels high, or in their own size where that is 0.
 
 ## How it was made
 

@@ -14,18 +14,19 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image
 
-from madan import labels
+from madan import grids, labels
+from madan.grids import Frame, Images
+from madan.grids import reduced as reduced
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 DASHES: Any = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BYTES = 2_000_000  # of a file at most
-PIXELS = 900_000  # of all images of a figure, so that they fit
 WIDTH = 9.5  # inches
 DPI = 130
+FRAME = Frame(WIDTH, DPI)
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -40,7 +41,6 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
 }
 matplotlib.rcParams.update(STYLE)
-Images = Sequence[np.ndarray]
 Line = tuple[np.ndarray, np.ndarray]  # x, y
 
 
@@ -56,13 +56,26 @@ class Panel(NamedTuple):
 def save(figure: Figure, path: Path) -> None:
     """Write path.png and path.pdf, each of at most 2 MB, without date and version."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".png", ".pdf"):
+        write(figure, path.with_suffix(suffix))
+    close(figure)
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write one file, a PNG or a PDF by its suffix, as `save` does."""
+    if path.suffix == ".pdf":
+        nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+        figure.savefig(path, metadata=nothing)
+        return
     for dpi in (DPI, 90, 65, 45):
-        figure.savefig(path.with_suffix(".png"), dpi=dpi, metadata={"Software": None})
-        _pack(path.with_suffix(".png"))
-        if path.with_suffix(".png").stat().st_size <= BYTES:
+        figure.savefig(path, dpi=dpi, metadata={"Software": None})
+        _pack(path)
+        if path.stat().st_size <= BYTES:
             break
-    nothing = {"CreationDate": None, "Creator": None, "Producer": None}
-    figure.savefig(path.with_suffix(".pdf"), metadata=nothing)
+
+
+def close(figure: Figure) -> None:
+    """Free a figure's memory."""
     plt.close(figure)
 
 
@@ -75,20 +88,9 @@ def _pack(path: Path) -> None:
     image.save(path, optimize=True)
 
 
-def reduced(image: np.ndarray, pixels: int = 200_000) -> np.ndarray:
-    """An image [h, w, 3], or train ids [h, w], of at most so many pixels."""
-    h, w = image.shape[:2]
-    factor = (pixels / (h * w)) ** 0.5
-    if factor >= 1:
-        return image
-    size = max(1, int(w * factor)), max(1, int(h * factor))
-    how = Image.Resampling.LANCZOS if image.ndim == 3 else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(image).resize(size, how))
-
-
 def translation(blocks: Sequence[Mapping[str, Images]]) -> Figure:
     """Rows of a source, of what each translator makes of it, of its labels; last the target."""
-    return _grid(blocks)
+    return grids.grid(FRAME, blocks)
 
 
 def qualitative(rows: Mapping[str, Images]) -> Figure:
@@ -96,19 +98,25 @@ def qualitative(rows: Mapping[str, Images]) -> Figure:
     scenes = [
         {"": [images[k] for images in rows.values()]} for k in range(len(next(iter(rows.values()))))
     ]
-    return _grid(scenes, tuple(rows), gap=0)
+    return grids.grid(FRAME, scenes, tuple(rows), gap=0)
 
 
 def mosaic(photos: Mapping[str, Images]) -> Figure:
-    """Photos and what was predicted on them, side by side, with the legend of the classes."""
-    return _grid([{Path(name).name: images} for name, images in photos.items()], legend=True)
+    """Photos, the same below their classes, and classes alone, with the legend of the classes."""
+    blocks = [{Path(name).name: images} for name, images in photos.items()]
+    return grids.grid(FRAME, blocks, ("photo", "with classes", "classes"), legend=True)
 
 
 def classes(ious: Mapping[str, np.ndarray]) -> Figure:
-    """Bars of IoU in percent [S, 19] by class and row; whiskers span the seeds."""
+    """Bars of IoU in percent [S, 19] by class and row; whiskers span the seeds.
+
+    Classes that no row has, in labels or in predictions, are left out.
+    """
     figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
-    places, width = np.arange(len(labels.CLASSES)), 0.84 / len(ious)
+    kept = _present(np.concatenate(list(ious.values())))
+    places, width = np.arange(len(kept)), 0.84 / len(ious)
     for k, (row, seeds) in enumerate(ious.items()):
+        seeds = seeds[:, kept]
         mean = over_seeds(seeds)
         at = places - 0.42 + width * (k + 0.5)
         axis.bar(at, np.nan_to_num(mean), width, label=row, color=COLOURS[k % len(COLOURS)])
@@ -117,7 +125,7 @@ def classes(ious: Mapping[str, np.ndarray]) -> Figure:
             axis.errorbar(at, mean, spread, fmt="none", ecolor="black", elinewidth=0.8)
         for place in at[~np.isfinite(mean)]:
             axis.text(place, 0.5, "–", ha="center", fontsize=6)
-    axis.set_xticks(places, labels.CLASSES, rotation=40, ha="right")
+    axis.set_xticks(places, [labels.CLASSES[k] for k in kept], rotation=40, ha="right")
     axis.set(ylabel="IoU, percent", xlim=(-0.6, len(places) - 0.4), ylim=(0, 100))
     axis.grid(axis="x", visible=False)
     figure.legend(loc="outside upper center", ncols=min(5, len(ious)))
@@ -125,13 +133,19 @@ def classes(ious: Mapping[str, np.ndarray]) -> Figure:
 
 
 def heatmap(rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> Figure:
-    """The table: a cell of percents [columns] for each row and class, the means set apart."""
+    """The table: a cell of percents [columns] for each row and class, the means set apart.
+
+    Classes that no row has, in labels or in predictions, are left out.
+    """
     figure, axis = plt.subplots(figsize=(WIDTH, 1.5 + 0.27 * len(rows)), layout="constrained")
-    values = np.array(list(rows.values()))
-    _cells(axis, values, np.isfinite(values))
+    values, count = np.array(list(rows.values())), len(labels.CLASSES)
+    kept = _present(values[:, :count])
+    columns = [*(columns[k] for k in kept), *columns[count:]]
+    values = np.concatenate([values[:, kept], values[:, count:]], axis=1)
+    _cells(axis, values, np.isfinite(values), digits=1 if len(rows) < count else 0)
     axis.set_xticks(range(len(columns)), columns, rotation=50, ha="right")
     axis.set_yticks(range(len(rows)), list(rows))
-    axis.axvline(len(labels.CLASSES) - 0.5, color="white", linewidth=4)
+    axis.axvline(len(kept) - 0.5, color="white", linewidth=4)
     axis.set_title(
         "IoU and mIoU, percent; – where a class occurs neither in labels nor in predictions"
     )
@@ -139,16 +153,22 @@ def heatmap(rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> Figure:
 
 
 def confusion(shares: Mapping[str, np.ndarray]) -> Figure:
-    """By row: percent of each class's pixels (line) that were given a class [19, 19] (column)."""
+    """By row: percent of each class's pixels (line) that were given a class [19, 19] (column).
+
+    Classes that no row has, in labels or in predictions, are left out.
+    """
+    kept = _present(np.concatenate([_in_use(matrix) for matrix in shares.values()]))
+    names = [labels.CLASSES[k] for k in kept]
     size = WIDTH, 5.2 * -(-len(shares) // 2) if len(shares) > 1 else 8
     across = min(2, len(shares))
     figure, axes = plt.subplots(
         -(-len(shares) // across), across, figsize=size, squeeze=False, layout="constrained"
     )
     for axis, (row, matrix) in zip(axes.flat, shares.items(), strict=False):
-        _cells(axis, matrix, matrix >= 5, 5 if len(shares) > 1 else 7)
-        axis.set_xticks(range(len(matrix)), labels.CLASSES, rotation=60, ha="right")
-        axis.set_yticks(range(len(matrix)), labels.CLASSES)
+        matrix = matrix[np.ix_(kept, kept)]
+        _cells(axis, matrix, matrix >= 5, 5 if len(shares) > 1 else 7, digits=0)
+        axis.set_xticks(range(len(matrix)), names, rotation=60, ha="right")
+        axis.set_yticks(range(len(matrix)), names)
         axis.set(title=f"{row}: percent of a class's pixels", xlabel="predicted", ylabel="label")
     for axis in axes.flat[len(shares) :]:
         axis.set_visible(False)
@@ -198,11 +218,12 @@ def features(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 def shares(domains: Mapping[str, np.ndarray]) -> Figure:
     """Share of the labelled pixels in percent [19] that each class has in each domain."""
     figure, axis = plt.subplots(figsize=(WIDTH, 3.2), layout="constrained")
-    places, width = np.arange(len(labels.CLASSES)), 0.84 / len(domains)
+    kept = _present(np.where(np.array(list(domains.values())) > 0, 1, np.nan))
+    places, width = np.arange(len(kept)), 0.84 / len(domains)
     for k, (name, percent) in enumerate(domains.items()):
         at = places - 0.42 + width * (k + 0.5)
-        axis.bar(at, percent, width, label=name, color=COLOURS[k])
-    axis.set_xticks(places, labels.CLASSES, rotation=40, ha="right")
+        axis.bar(at, percent[kept], width, label=name, color=COLOURS[k])
+    axis.set_xticks(places, [labels.CLASSES[k] for k in kept], rotation=40, ha="right")
     axis.set(ylabel="labelled pixels, percent (log scale)", yscale="log", ylim=(0.01, 100))
     axis.set_yticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
     axis.grid(axis="x", visible=False)
@@ -210,60 +231,20 @@ def shares(domains: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _grid(
-    blocks: Sequence[Mapping[str, Images]], heads: Sequence[str] = (), gap: float = 0.12,
-    legend: bool | None = None,
-) -> Figure:  # fmt: skip
-    """Named rows of images [h, w, 3], or of train ids [h, w] in colours; a gap after a block."""
-    rows = [(name, images) for block in blocks for name, images in block.items()]
-    across = max(len(images) for _, images in rows)
-    count = sum(len(images) for _, images in rows)
-    shown = legend or any(image.ndim == 2 for _, images in rows for image in images)
-    left = 0.1 + 0.075 * max(len(name) for name, _ in rows)
-    wide = (WIDTH - left) / across
-    heights = [wide * images[0].shape[0] / images[0].shape[1] for _, images in rows]
-    top, bottom = 0.22 * bool(heads), 0.62 * bool(shown)
-    total = top + bottom + sum(heights) + gap * len(blocks)
-    figure = plt.figure(figsize=(WIDTH, total))
-    y, ends = total - top, {sum(len(b) for b in blocks[: k + 1]) for k in range(len(blocks))}
-    for number, ((name, images), height) in enumerate(zip(rows, heights, strict=True), 1):
-        y -= height
-        for k, image in enumerate(images):
-            place = (left + k * wide) / WIDTH, y / total, wide / WIDTH, height / total
-            _picture(figure, place, reduced(image, PIXELS // count))
-        figure.text((left - 0.08) / WIDTH, (y + height / 2) / total, name, ha="right", va="center")
-        y -= gap * (number in ends)
-    for k, head in enumerate(heads):
-        at = (left + (k + 0.5) * wide) / WIDTH
-        figure.text(at, 1 - 0.16 / total, head, ha="center")
-    if shown:
-        _legend(figure)
-    return figure
+def _present(values: np.ndarray) -> list[int]:
+    """Columns of values [N, 19] in which some row is finite; all where none is."""
+    return np.flatnonzero(np.isfinite(values).any(0)).tolist() or list(range(values.shape[1]))
 
 
-def _picture(figure: Figure, place: tuple[float, ...], image: np.ndarray) -> None:
-    x, y, width, height = place
-    axis = figure.add_axes((x + 0.001, y + 0.001, width - 0.002, height - 0.002))
-    axis.set_axis_off()
-    if image.ndim == 2:
-        axis.imshow(labels.colour(image), interpolation="nearest")
-    else:  # Of an image that is much enlarged the pixels are shown: sharper, and fewer bytes.
-        enlarged = width * figure.get_figwidth() * DPI > 1.5 * image.shape[1]
-        axis.imshow(image, interpolation="nearest" if enlarged else None)
+def _in_use(matrix: np.ndarray) -> np.ndarray:
+    """Of a confusion in percent [19, 19]: 1 for a class that is labelled or predicted, else NaN."""
+    used = np.isfinite(matrix).any(1) | (np.nan_to_num(matrix) > 0).any(0)
+    return np.where(used, 1.0, np.nan)[None]
 
 
-def _legend(figure: Figure) -> None:
-    """The classes and their colours, below a grid."""
-    colours = [tuple(colour / 255) for colour in labels.PALETTE]
-    patches = [Patch(facecolor=colour) for colour in colours] + [Patch(facecolor="black")]
-    names = [*labels.CLASSES, "not labelled"]
-    figure.legend(
-        patches, names, loc="lower center", ncols=10, fontsize=7, columnspacing=1.2,
-        handlelength=1, handleheight=1, handletextpad=0.4,
-    )  # fmt: skip
-
-
-def _cells(axis: plt.Axes, values: np.ndarray, told: np.ndarray, size: float = 6.5) -> None:
+def _cells(
+    axis: plt.Axes, values: np.ndarray, told: np.ndarray, size: float = 6.5, digits: int = 1
+) -> None:
     """A heat map of percents with the numbers of the cells that are told."""
     axis.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     axis.set_facecolor("#eeeeee")
@@ -272,7 +253,7 @@ def _cells(axis: plt.Axes, values: np.ndarray, told: np.ndarray, size: float = 6
         if not np.isfinite(value):
             axis.text(j, i, "–", ha="center", va="center", fontsize=size)
         elif told[i, j]:
-            text = f"{value:.1f}" if len(values) < len(labels.CLASSES) else f"{value:.0f}"
+            text = f"{value:.{digits}f}"
             colour = "white" if value < 55 else "black"
             axis.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     axis.spines[:].set_visible(False)

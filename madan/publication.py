@@ -1,8 +1,9 @@
 """Copies of the miniature's tables and figures for git, so that a visitor sees them at once."""
 
-import shutil
 from pathlib import Path
 
+from madan import outputs
+from madan.outputs import Outputs
 from madan.pipeline import artefacts
 from madan.pipeline.graph import Graph
 from madan.pipeline.staleness import Staleness
@@ -16,7 +17,8 @@ def publish(graph: Graph, out: Path) -> list[Path]:
 
     The files of other tables go to out/tables if the table is finished, without LaTeX. Returns the
     copies. Raises Refusal at another scale, if the first table or a figure is missing or out of
-    date, and if the files are too large for git; then nothing is copied.
+    date, if the files are too large for git, and if a file is in its place that madan did not
+    write; then nothing is copied.
     """
     if graph.params.scale != "miniature":
         raise Refusal(
@@ -47,6 +49,6 @@ def publish(graph: Graph, out: Path) -> list[Path]:
             f"figures and tables have {total} bytes, but git gets at most {BYTES}; set a smaller "
             "figures.<name>.images in params.yaml."
         )
-    for name in found:
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copyfile(path, out / name)) for name, path in found.items()]
+    files = Outputs(out, "publish")
+    files.require(found, {name: outputs.sha256(path) for name, path in found.items()})
+    return [files.write(name, path.read_bytes()) for name, path in found.items()]

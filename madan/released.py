@@ -4,35 +4,32 @@ Released files are pickles. Only their tensors are read, never an object, and wh
 key is a line of the report. Nothing is dropped without a reason, and nothing may be left over.
 """
 
-import hashlib
 import json
-import pickle
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors import SafetensorError, safe_open
+from rich.text import Text
 from torch import Tensor
 
-from madan import checkpoints, labels
-from madan.checkpoints import KEY, architecture, describe
+from madan import checkpoints, labels, tensors
+from madan.checkpoints import describe
 from madan.drn26 import DRN26
 from madan.fcn8s import FCN8s
-from madan.files import write_whole
 from madan.generator import Generator
+from madan.inert import inert
+from madan.outputs import Outputs, sha256
 from madan.schema import Networks, Refusal
 
 Verdict = Literal["matched", "renamed", "ignored", "filled", "missing", "surplus", "misshapen"]
 WRONG = ("missing", "surplus", "misshapen")
 TORCHVISION = "torchvision"
 NAMES = {"fcn8s": "F", "drn26": "F", "generator": "G", "vgg16": "VGG"}  # in the file written
-# Where a file with more than weights keeps them.
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SHOWN = 6  # keys of one verdict and reason in the printed report; the JSON has all
 _SKIPS = ("score_pool3.weight", "score_pool3.bias", "score_pool4.weight", "score_pool4.bias")
 _SCORES = ("vgg_head.6.weight", "score_pool3.weight", "score_pool4.weight", "fc.weight")
@@ -50,23 +47,30 @@ class Line(NamedTuple):
 
 
 def bring(
-    file: str, network: str | None, networks: Networks, as_released: bool, out: Path, report: Path
-) -> None:
+    file: str, network: str | None, networks: Networks, as_released: bool, out: Path, report: Path,
+    own: bool = False,
+) -> None:  # fmt: skip
     """Write the weights in a file to `out`, as safetensors, and a JSON report of every key.
 
     file is a path, or `torchvision`, which fetches its VGG-16; network is what it is said to hold,
     or None. With as_released the skip heads of FCN-8s are zero, as the release's loader leaves
-    them. Refusal where the file cannot be read or used; then there is the report alone.
+    them. Refusal where the file cannot be read or used, and then there is the report alone; where
+    a file that madan did not write lies at `out` or `report`, and then there is neither. `own` is
+    of a folder that is madan's own, in which no list is kept of what was written.
     """
-    found, lines = _fetched() if file == TORCHVISION else _read(Path(file))
-    plain = {key.removeprefix("module."): value for key, value in found.items()}
-    kind = architecture(plain)
-    if kind != (network or kind) or kind not in NAMES:
-        said = network or f"any of {', '.join(NAMES)}"
-        raise Refusal(f"{file} holds {describe(plain)}, where {said} was expected.")
+    if file == TORCHVISION:
+        content: Any = _fetched()
+    elif not Path(file).is_file():
+        raise Refusal(f"{file} not found; docs/data.md says where released weights are to be had.")
+    else:
+        content = tensors.read(Path(file))
+    files = Outputs(out.parent, "import", keep=not own)
+    files.require([out.name, report.name])
+    chosen, lines = _chosen(file, content, network)
+    kind, found = chosen.kind, chosen.part.tensors
     if as_released and kind != "fcn8s":
         raise Refusal(f"{file} holds {kind}; --as-released is about the skip heads of fcn8s.")
-    weights, accounted = match(found, kind, networks, as_released)
+    weights, accounted = match(found, kind, networks, as_released, chosen.prefix)
     lines += accounted
     story = {
         "file": Path(file).name,
@@ -75,47 +79,114 @@ def bring(
         "as_released": as_released,
         "checkpoint": Path(file).name + (", skip heads zero, as released" if as_released else ""),
         "step": None,
+        # By this `madan predict` builds the network.
+        "settings": {"networks": {_section(kind): _sizes(kind, networks)}},
     }
     show(lines)
-    write_whole(report, as_json(story, lines))
+    files.write(report.name, as_json(story, lines).encode())
     accept(file, kind, lines)
-    fresh = out.with_name(f".{out.name}.new")
+    for key, value in weights.items():
+        if not value.isfinite().all():
+            raise Refusal(f"{file}: {inert(key)} is not finite; fetch the file again.")
     named = {f"{NAMES[kind]}.{key}": value for key, value in weights.items()}
-    checkpoints.write(fresh, named, story)
-    fresh.replace(out)
+    files.make(out.name, lambda path: checkpoints.write(path, named, story))
+
+
+def _chosen(file: str, content: Any, network: str | None) -> tuple[tensors.Network, list[Line]]:
+    """The one network in a file that is meant, and a line for each key that lies beside it.
+
+    Refusal, with a list of what is inside, where there is none, or more than one.
+    """
+    parts = tensors.parts(content)
+    known = tensors.networks(parts, NAMES)
+    meant = [each for each in known if network in (None, each.kind)]
+    told = tensors.inside(content, parts, known)
+    if not parts:
+        raise Refusal(
+            f"{file} holds no weights by name; a state_dict is expected, inside is {told}."
+        )
+    if not meant:
+        said = network or f"any of {', '.join(NAMES)}"
+        largest = max(parts, key=lambda part: len(part.tensors))
+        kind = known[0].part.tensors if known else largest.tensors
+        plain = {key.removeprefix(known[0].prefix if known else ""): kind[key] for key in kind}
+        raise Refusal(
+            f"{file} holds {describe(plain)}, where {said} was expected; inside are: {told}."
+        )
+    if len(meant) > 1:
+        raise Refusal(
+            f"{file} holds several sets of weights: {told}. Take out the one that is meant and "
+            f"import the new file, for instance: {tensors.command(Path(file), meant[0])}"
+        )
+    chosen = meant[0]
+    for key, value in chosen.part.tensors.items():
+        reason = tensors.not_plain(value) if key.startswith(chosen.prefix) else ""
+        if reason:
+            raise Refusal(
+                f"{file}: {inert(key, 80)} is {reason}; weights are plain tensors: write it as one."
+            )
+    return chosen, [Line(key, "", "ignored", why) for key, why in _beside(content, chosen)]
+
+
+def _beside(content: Any, chosen: tensors.Network) -> Iterator[tuple[str, str]]:
+    """Keys that lie beside the weights on the way to them, and what is no tensor among them."""
+    for step in chosen.part.where:
+        yield from ((str(key), "beside the weights") for key in content if str(key) != step)
+        content = next(value for key, value in content.items() if str(key) == step)
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            yield str(key), "no tensor"
+        elif not str(key).startswith(chosen.prefix):
+            yield str(key), f"beside the keys that begin with {chosen.prefix}"
 
 
 def match(
-    found: Mapping[str, Tensor], network: str, networks: Networks, as_released: bool
-) -> tuple[dict[str, Tensor], list[Line]]:
-    """The weights that were found, by the keys of the network of params.yaml, and the report."""
+    found: Mapping[str, Tensor], network: str, networks: Networks, as_released: bool,
+    prefix: str = "",
+) -> tuple[dict[str, Tensor], list[Line]]:  # fmt: skip
+    """The weights that were found, by the keys of the network of params.yaml, and the report.
+
+    Only keys that begin with `prefix` are looked at.
+    """
     wanted = skeleton(network, networks)
+    found = {key: value for key, value in found.items() if key.startswith(prefix)}
     if network == "vgg16":
-        plain = {key.removeprefix("module."): value for key, value in found.items()}
+        plain = {key.removeprefix(prefix): value for key, value in found.items()}
         return _as_fcn8s(plain, wanted)
-    return account(found, wanted, network, as_released)
+    return account(found, wanted, network, as_released, prefix)
 
 
 def skeleton(network: str, networks: Networks) -> dict[str, Tensor]:
     """Keys of a network of params.yaml, with tensors of their shapes and no content."""
     classes = len(labels.CLASSES)
     with torch.device("meta"):
+        sizes = _sizes(network, networks)
         if network == "drn26":
-            return DRN26(classes=classes, **networks.drn26.model_dump()).state_dict()
+            return DRN26(classes=classes, **sizes).state_dict()
         if network == "generator":
-            return Generator(**networks.generator.model_dump()).state_dict()
-        sizes = networks.segmenter.model_dump(exclude={"pretrained"})
+            return Generator(**sizes).state_dict()
         return FCN8s(classes=classes, **sizes).state_dict()
 
 
+def _section(network: str) -> str:
+    """The section of `networks` in params.yaml that a network is built from."""
+    return network if network in ("drn26", "generator") else "segmenter"
+
+
+def _sizes(network: str, networks: Networks) -> dict[str, Any]:
+    sizes: dict[str, Any] = networks.model_dump(mode="json")[_section(network)]
+    return {key: value for key, value in sizes.items() if key != "pretrained"}
+
+
 def account(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], network: str, as_released: bool
-) -> tuple[dict[str, Tensor], list[Line]]:
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], network: str, as_released: bool,
+    prefix: str = "",
+) -> tuple[dict[str, Tensor], list[Line]]:  # fmt: skip
     """Give every key that was found its place among those wanted, and say what became of it."""
     weights: dict[str, Tensor] = {}
     lines = []
     for key, value in found.items():
-        name, how = _name(key, wanted)
+        name, how = _name(key, wanted, prefix)
         reason = _needless(name, network, wanted)
         if as_released and name in _SKIPS:
             reason = "the release's loader drops it"
@@ -155,15 +226,9 @@ def accept(file: str, network: str, lines: Sequence[Line]) -> None:
         )
     counts = Counter(line.verdict for line in wrong)
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    names = ", ".join(line.became or line.key for line in wrong[:4])
+    names = ", ".join(inert(line.became or line.key, 80) for line in wrong[:4])
     more = ", …" if len(wrong) > 4 else ""
     raise Refusal(f"{file} is not quite {network}: {said} ({names}{more}); the report has all.")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def as_json(story: Mapping[str, Any], lines: Iterable[Line]) -> str:
@@ -181,74 +246,22 @@ def show(lines: Sequence[Line]) -> None:
             alike.setdefault((line.verdict, line.reason), []).append(line)
     for (verdict, reason), group in alike.items():
         for line in group[:_SHOWN]:
-            table.add_row(line.key, line.became, verdict, reason)
+            # As plain text: keys of a file may look like markup, or move the cursor.
+            table.add_row(*(Text(inert(each, 120)) for each in (*line[:2], verdict, reason)))
         if len(group) > _SHOWN:
-            table.add_row(f"… and {len(group) - _SHOWN} more", "", verdict, reason)
+            more = f"… and {len(group) - _SHOWN} more"
+            table.add_row(*(Text(inert(each, 120)) for each in (more, "", verdict, reason)))
     console = Console(highlight=False)
     if table.rows:
         console.print(table)
     console.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], list[Line]]:
-    """The tensors in a file by their keys there, and what else was in it."""
-    if not path.exists():
-        raise Refusal(f"{path} not found; docs/data.md says where released weights are to be had.")
-    content = _safetensors(path) or _unpickled(path)
-    lines = []
-    if isinstance(content, Mapping):
-        for wrapper in _WRAPPERS:
-            if isinstance(content.get(wrapper), Mapping):
-                beside = [str(key) for key in content if key != wrapper]
-                lines = [Line(key, "", "ignored", "beside the weights") for key in beside]
-                content = content[wrapper]
-                break
-    items = content.items() if isinstance(content, Mapping) else ()
-    tensors = {str(key): value for key, value in items if isinstance(value, Tensor)}
-    lines += [
-        Line(str(key), "", "ignored", "no tensor")
-        for key, value in items
-        if not isinstance(value, Tensor)
-    ]
-    if not tensors:
-        raise Refusal(f"{path} holds no weights by name; a state_dict is expected.")
-    for key, value in tensors.items():
-        if not value.isfinite().all():
-            raise Refusal(f"{path}: {key} is not finite; fetch the file again.")
-    return tensors, lines
-
-
-def _safetensors(path: Path) -> dict[str, Tensor] | None:
-    try:
-        with safe_open(path, "pt") as file:
-            if KEY in (file.metadata() or {}):
-                raise Refusal(f"{path} was written by madan: it needs no import.")
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        return None
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        unsafe = re.search(r"GLOBAL (\S+)", str(error))
-    if unsafe:
-        raise Refusal(
-            f"{path} holds more than tensors ({unsafe[1]}), and reading it could run code of "
-            "whoever wrote it; if you trust them, write its tensors alone and import that: "
-            f"python -c \"import torch; d = torch.load('{path}', weights_only=False); d = "
-            "d.state_dict() if hasattr(d, 'state_dict') else d.get('state_dict', d); torch.save("
-            "{k: v for k, v in d.items() if torch.is_tensor(v)}, 'tensors.pth')\""
-        )
-    raise Refusal(f"{path} is damaged, or no file of weights: fetch it again.")
-
-
-def _fetched() -> tuple[dict[str, Tensor], list[Line]]:
+def _fetched() -> Mapping[str, Any]:
     """VGG-16 trained on ImageNet, by torchvision's own loader, which keeps it in its cache."""
     from torchvision.models import VGG16_Weights
 
-    return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True), []
+    return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
 
 
 def _as_fcn8s(
@@ -286,10 +299,13 @@ def _in_fcn8s(key: str, value: Tensor, wanted: Mapping[str, Tensor]) -> str:
     return "" if layer == "classifier.6" else re.sub(r"^features\.", "vgg.", key)
 
 
-def _name(key: str, wanted: Mapping[str, Tensor]) -> tuple[str, str]:
+def _name(key: str, wanted: Mapping[str, Tensor], prefix: str) -> tuple[str, str]:
     """What the network calls a key of the file, and how it was renamed."""
     how = []
     name = key
+    if prefix not in ("", "module."):
+        name = name.removeprefix(prefix)
+        how.append(f"without {prefix}")
     if name.startswith("module."):
         name = name.removeprefix("module.")
         how.append("of a parallel copy")

@@ -325,7 +325,8 @@ class Export(Model):
     """How raw images go through a generator: whole, or in tiles where they have more pixels."""
 
     tile: Size
-    overlap: int = Field(ge=8, description="pixels over which two tiles fade into each other")
+    overlap: int = Field(ge=8, description="pixels over which two tiles of F fade into each other")
+    height: int = Field(0, ge=0, description="at which a generator sees raw images; 0: their own")
 
 
 class Segmenter(Model):

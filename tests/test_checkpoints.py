@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from madan import __version__, checkpoints
+from madan import __version__, checkpoints, headers
 from madan.discriminators import PatchGAN
 from madan.drn26 import DRN26
 from madan.fcn8s import FCN8s
@@ -40,7 +41,7 @@ def same(one, other):
 @contextlib.contextmanager
 def refused(match):
     with pytest.raises(Refusal, match=match) as caught:
-        yield
+        yield caught
     assert "\n" not in str(caught.value)
 
 
@@ -91,18 +92,40 @@ def test_story_holds_settings_seed_step_and_versions(saved):
     assert told["torch"] == torch.__version__
 
 
-def test_missing_file_is_a_sentence_with_the_way_to_make_it(path):
-    for read in (checkpoints.story, lambda path: checkpoints.load(path, "F", Mixed())):
-        with refused(f"{path} not found: make it with snakemake {path.parent}/certificate.json"):
-            read(path)
+READS = (
+    checkpoints.story,
+    lambda path: checkpoints.load(path, "F", Mixed()),
+    lambda path: checkpoints.holds(path, "F"),
+)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_missing_file_is_a_sentence_with_the_way_to_make_what_is_madans(read, path):
+    made = Path("results/miniature/segmenters/pooled/seed0/weights.safetensors")
+    with refused(f"{made} not found: make it with snakemake {made.parent}/certificate.json"):
+        read(made)
+    for other in (path, Path("weights.safetensors"), Path("results/../home/F.safetensors")):
+        with refused(f"{other} not found\\.$"):
+            read(other)
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.9])
-def test_damaged_file_is_a_sentence_with_the_way_out(saved, part):
-    saved.write_bytes(saved.read_bytes()[: int(saved.stat().st_size * part)])
-    for read in (checkpoints.story, lambda path: checkpoints.load(path, "F", Mixed())):
-        with refused(f"{saved} is damaged .*: delete {saved.parent} and run again"):
-            read(saved)
+@pytest.mark.parametrize("read", READS)
+def test_only_what_madan_made_is_to_be_deleted(saved, part, read, tmp_path, monkeypatch):
+    content = saved.read_bytes()[: int(saved.stat().st_size * part)]
+    made = Path("results/miniature/segmenters/pooled/seed0/weights.safetensors")
+    monkeypatch.chdir(tmp_path)
+    made.parent.mkdir(parents=True)
+    for path in (saved, made, Path("weights.safetensors")):
+        path.write_bytes(content)
+    if part == 0.9 and read is not READS[1]:
+        return  # The header is whole; the tensors are not read.
+    with refused(f"{made} is damaged .*: delete {made.parent} and run again"):
+        read(made)
+    for path in (saved, Path("weights.safetensors")):
+        with refused(f"{path} is damaged.*: fetch or copy it again") as caught:
+            read(path)
+        assert "delete" not in str(caught)
 
 
 def test_damaged_story_is_a_sentence(path):
@@ -159,7 +182,7 @@ class Evil:
 def test_pickle_called_safetensors_is_refused_and_never_run(path, tmp_path, write):
     with path.open("wb") as file:
         write(Evil(tmp_path / "owned"), file)
-    for read in (checkpoints.story, lambda path: checkpoints.load(path, "F", Mixed())):
+    for read in READS:
         with refused(f"{path} is damaged"):
             read(path)
     assert not (tmp_path / "owned").exists()
@@ -182,16 +205,46 @@ def test_file_cut_anywhere_is_refused(whole, part):
         checkpoints.load(cut, "F", Mixed())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_story_with_a_wrong_byte_is_refused_or_read(whole, data):
+def test_a_header_with_a_wrong_byte_is_refused_or_read(whole, data):
     content = bytearray(whole.read_bytes())
     header = 8 + int.from_bytes(content[:8], "little")
-    content[data.draw(st.integers(0, header - 1))] = data.draw(st.integers(0, 255))
+    place = data.draw(st.one_of(st.integers(0, 7), st.integers(0, header - 1)))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
     wrong = whole.with_name("wrong.safetensors")
     wrong.write_bytes(content)
-    with contextlib.suppress(Refusal):
-        assert isinstance(checkpoints.story(wrong), dict)
+    for read in READS:
+        with contextlib.suppress(Refusal):
+            read(wrong)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\0" * 7, b"\xff" * 8, b"\xff" * 7 + b"\x7f" + b"{}", (2).to_bytes(8, "little"),
+        (10**9).to_bytes(8, "little") + b"{}", (1 << 62).to_bytes(8, "little") + b"{}" * 99,
+        (3).to_bytes(8, "little") + b"[1]", (4).to_bytes(8, "little") + b"null",
+        (2).to_bytes(8, "little") + b"\xff\xfe", (60000).to_bytes(8, "little") + b"[" * 60000,
+        (20).to_bytes(8, "little") + b'{"__metadata__": 3}' + b" ",
+        (24).to_bytes(8, "little") + b'{"__metadata__":{"a":3}}',
+    ],
+)  # fmt: skip
+def test_a_header_that_is_none_is_a_sentence(path, content):
+    path.write_bytes(content)
+    for read in READS:
+        with refused(f"{path} is damaged"):
+            read(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200), st.one_of(st.none(), st.integers(0, 2**64 - 1)))
+def test_any_bytes_are_a_header_or_a_value_error(whole, content, length):
+    path = whole.with_name("any.safetensors")
+    path.write_bytes((length.to_bytes(8, "little") if length is not None else b"") + content)
+    for read in (headers.read, headers.metadata):
+        with contextlib.suppress(ValueError):
+            assert isinstance(read(path), dict)
 
 
 def slim(width):

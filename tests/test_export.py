@@ -24,6 +24,7 @@ from madan import (
     export,
     layouts,
     native,
+    outputs,
     rasters,
     schema,
     scores,
@@ -31,6 +32,7 @@ from madan import (
 )
 from madan.datasets import Pictures
 from madan.export import Member
+from madan.generator import Generator
 from madan.labels import CLASSES, IGNORE, PALETTE
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
@@ -374,12 +376,63 @@ def test_predictions_have_names_and_sizes_of_their_labels_and_a_manifest(predict
         assert ids.shape == (61, 95) and manifest["files"][name]["size"] == [61, 95]
         with Image.open(out / f"overlay/{name}.png") as shown:
             assert shown.size == (48, 32)
+    command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    assert subprocess.run(command, cwd=out, capture_output=True).returncode == 0
+    outputs.require_own(out, [])
 
 
 def test_overlay_shows_image_and_class_and_leaves_the_ignored_alone():
-    image = np.full((1, 3, 3), (100, 200, 255), np.uint8)
-    shown = export.overlay(image, np.array([[0, 13, IGNORE]], np.uint8))
-    assert shown.tolist() == [[[114, 132, 191], [50, 100, 198], [100, 200, 255]]]
+    image = np.full((9, 30, 3), (100, 200, 255), np.uint8)
+    ids = np.array([0] * 10 + [13] * 10 + [IGNORE] * 10, np.uint8)[None].repeat(9, 0)
+    shown = export.overlay(image, ids)
+    assert (shown[:, :10] == (114, 132, 191)).all()
+    assert (shown[:, 11:20] == (50, 100, 198)).all()
+    assert (shown[:, 20:] == (100, 200, 255)).all()
+    assert (shown[:, 10] == shown[0, 10]).all() and shown[0, 10].tolist() in ([0] * 3, [255] * 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 1), (900, 60), (3000, 2000)])
+def test_overlay_of_any_size_has_thin_contours(size):
+    ids = np.zeros(size, np.uint8)
+    ids[size[0] // 2 :] = 13
+    edges = export.contours(ids, max(1, round(min(size) / 400)))
+    assert edges.shape == size and edges.any() == (size[0] > 1)
+    assert edges.any(1).sum() <= 1 + min(size) / 300
+    assert export.overlay(np.zeros((*size, 3), np.uint8), ids).shape == (*size, 3)
+
+
+def test_tiles_of_a_release_show_what_the_whole_image_shows(tmp_path, capsys):
+    torch.manual_seed(0)
+    net = Generator(
+        ngf=6, blocks=2, end_kernel=5, upsample="nearest", dropout=False, colour=True
+    ).eval()
+    torch.nn.init.normal_(net.model[-1].weight, std=0.2)
+    source = drawn(tmp_path, size=(96, 160), count=1)
+    release([source], tmp_path / "out", net)
+    assert "images of 96x160 pixels have more than a tile of 40x64" in capsys.readouterr().out
+    [name] = source.verified.pairs
+    image, _ = datasets.read_image(layouts.item(source.dataset, "train", name).image)
+    whole = export.stylised(net, image, "fp32", TILES.model_copy(update={"tile": (200, 200)}))
+    tiled, _ = datasets.read_image(tmp_path / f"out/images/{name}.png")
+    assert np.abs(whole.astype(int) - tiled).max() <= 1 and whole.std() > 20
+
+
+def test_a_release_is_of_native_size_whatever_height_the_generator_sees(tmp_path):
+    seen = []
+
+    class Watch(Inverse):
+        def forward(self, x):
+            seen.append(tuple(x.shape[2:]))
+            return super().forward(x)
+
+    source = drawn(tmp_path, size=(61, 95), count=1)
+    (tmp_path / "out").mkdir()
+    tiles = TILES.model_copy(update={"height": 30})
+    target = dataset("cityscapes", tmp_path / "out")
+    export.release(Watch(), [source], target, tmp_path / "out", "fp32", tiles, STORY)
+    assert seen == [(30, 47)]
+    with Image.open(next((tmp_path / "out/images").iterdir())) as image:
+        assert image.size == (95, 61)
 
 
 @pytest.fixture
@@ -419,7 +472,7 @@ def test_tiles_decide_releases_alone(raw, graph):
 )
 def test_exports_of_what_is_not_there_are_refused(graph, kind, name, said):
     with pytest.raises(Refusal, match=said):
-        graph.check(parse(f"{kind}/{name}"))
+        checks.check(parse(f"{kind}/{name}"), graph.params)
 
 
 def test_tiles_that_are_mostly_overlap_are_refused(raw):

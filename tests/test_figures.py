@@ -99,3 +99,88 @@ def test_no_two_colours_of_lines_are_close(pair):
     one, two = (tuple(int(figures.COLOURS[k][i : i + 2], 16) for i in (1, 3, 5)) for k in pair)
     assert np.abs(np.subtract(one, two)).sum() > 60
     assert figures.MARKERS[pair[0]] != figures.MARKERS[pair[1]]
+
+
+def within(figure, text):
+    """Whether a text lies on the picture, and where."""
+    box = text.get_window_extent(figure.canvas.get_renderer())
+    width, height = figure.get_size_inches() * figure.dpi
+    return box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, box
+
+
+LONG = ["cyclegan-combined", "a", "W" * 60, "x y " * 40, "madan-pixel-of-both-sources-longer",
+        "$x^{$", "tab\tnew\nline\x1b[31m", "ß" * 300, "写真 😀", ""]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("across", [1, 3, 14])
+def test_no_title_of_a_grid_runs_off_the_picture_or_over_another(across):
+    image = np.zeros((30, 60, 3), np.uint8)
+    ids = np.zeros((30, 60), np.uint8)
+    heads = [f"{LONG[k % len(LONG)]} {k}" for k in range(across)]
+    for figure in (
+        figures.translation([{name or "-": [image] * across for name in LONG}]),
+        figures.translation([{f"{name} {k}": [image] for k in range(3) for name in LONG}]),
+        figures.qualitative({head: [ids] * 2 for head in heads}),
+        figures.mosaic({f"in/{name}": [image] * 3 for name in LONG if name}),
+    ):
+        boxes = []
+        for text in figure.texts:
+            inside, box = within(figure, text)
+            assert inside, text.get_text()
+            boxes.append(box)
+        crossing = [(a, b) for k, a in enumerate(boxes) for b in boxes[:k] if a.overlaps(b)]
+        assert not crossing
+        assert all(
+            part.isprintable() for text in figure.texts for part in text.get_text().split("\n")
+        )
+        figures.close(figure)
+
+
+@pytest.mark.parametrize("count", [1, 5, 20, 40])
+def test_a_source_of_a_translation_figure_is_no_higher_than_a_screen(count):
+    images = [np.zeros((64, 128, 3), np.uint8)] * 5
+    figure = figures.translation([{f"run {k}": images for k in range(count)}, {"target": images}])
+    bottoms = [axis.get_position().y0 for axis in figure.axes[: 5 * count]]
+    tops = [axis.get_position().y1 for axis in figure.axes[: 5 * count]]
+    assert (max(tops) - min(bottoms)) * figure.get_figheight() * figures.DPI <= 900
+    figures.close(figure)
+
+
+@pytest.mark.parametrize("size", [(4000, 3), (3, 4000), (1, 1), (400, 300)])
+def test_images_of_any_proportions_give_a_figure_of_some_size(size, tmp_path):
+    image = np.zeros((*size, 3), np.uint8)
+    figures.save(figures.mosaic({"a": [image] * 3, "b": [image] * 3}), tmp_path / "f.png")
+    with Image.open(tmp_path / "f.png") as picture:
+        assert picture.width >= 900 and picture.height <= 1100
+
+
+def ticks(figure):
+    return [text.get_text() for text in figure.axes[0].get_xticklabels()]
+
+
+def test_classes_that_no_row_has_are_left_out():
+    one, other = numbers(1, 19), numbers(2, 19)
+    one[:, [3, 14, 16]] = np.nan
+    other[:, [14, 16]] = np.nan
+    left = [name for k, name in enumerate(labels.CLASSES) if k not in (14, 16)]
+    means = ["mIoU 19", "mIoU 16", "mIoU 13"]
+    assert ticks(figures.classes({"a": one, "b": other})) == left
+    rows = {"a": np.append(one[0], [1, 2, 3]), "b": np.append(other[0], [1, 2, np.nan])}
+    assert ticks(figures.heatmap(rows, [*labels.CLASSES, *means])) == left + means
+    assert ticks(figures.shares({"a": np.nan_to_num(one[0]), "b": np.nan_to_num(other[0])})) == left
+    confused = numbers(19, 19)
+    confused[[3, 14, 16]] = np.nan  # not labelled; wall is predicted all the same
+    confused[:, [14, 16]] = np.where(np.isnan(confused[:, [14, 16]]), np.nan, 0)
+    assert ticks(figures.confusion({"a": confused})) == left
+    everything = numbers(1, 19)
+    assert ticks(figures.classes({"a": everything})) == list(labels.CLASSES)
+    assert ticks(figures.classes({"a": np.full((1, 19), np.nan)})) == list(labels.CLASSES)
+
+
+def test_numbers_stay_with_their_class_where_others_are_left_out():
+    values = np.arange(22.0)
+    values[[3, 14]] = np.nan
+    figure = figures.heatmap({"a": values}, [*labels.CLASSES, "m19", "m16", "m13"])
+    told = [float(text.get_text()) for text in figure.axes[0].texts]
+    assert told == [k for k in range(22) if k not in (3, 14)]

@@ -19,14 +19,14 @@ from madan.pipeline.graph import Graph
 PACKAGE = PROJECT / "madan"
 LEVELS = [
     {"__init__", "startup", "labels", "folders", "published", "escaping", "schema", "runs",
-     "checks", "config", "files"},
+     "checks", "config", "files", "inert", "headers"},
     {"looks", "scene", "miniature", "native", "layouts", "rasters", "masks", "inspection",
      "plausibility", "pairing", "drafting", "datasets", "verify", "batches", "generator",
      "discriminators", "fcn8s", "drn26", "checkpoints", "progress", "parallel", "states",
-     "devices"},
+     "devices", "outputs", "photos", "video", "tensors"},
     {"losses", "scores", "training", "released"},
-    {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
-    {"verdicts", "budgets", "tables", "pages", "figures", "export", "prediction"},
+    {"translation", "stylisation", "tiling", "segmentation", "adaptation", "mdan", "evaluation"},
+    {"verdicts", "budgets", "tables", "pages", "grids", "figures", "export", "prediction"},
     {"pipeline", "pipeline.artefacts", "pipeline.certificates", "pipeline.raw", "pipeline.code",
      "pipeline.settings", "pipeline.edges", "pipeline.checks"},
     {"pipeline.contents", "pipeline.graph", "stages"},

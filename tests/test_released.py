@@ -1,8 +1,13 @@
 """Released weights: what becomes of every key, what is refused, its place in the graph."""
 
+import argparse
+import contextlib
 import json
 import os
 import pickle
+import resource
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +15,11 @@ import torch
 from conftest import PROJECT, World, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_fcn8s import load as golden
 
-from madan import checkpoints, cli, config, released, runs
+from madan import checkpoints, cli, config, prediction, released, runs, tensors
 from madan.drn26 import DRN26
 from madan.fcn8s import FCN8s
 from madan.generator import Generator
@@ -235,20 +241,235 @@ def test_code_in_a_pickle_is_refused_with_the_way_to_convert_it(bring, tmp_path,
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     out = tmp_path / "out"
     act = lambda: released.bring(str(path), None, None, False, out, out)  # noqa: E731
-    refused(act, "posix.mkdir", "could run code", "weights_only=False", "tensors.pth")
-    assert not (tmp_path / "owned").exists()
-
-
-def test_the_conversion_that_is_advised_works(tmp_path, fcn8s, networks, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "whole.pth"
-    torch.save({"state_dict": fcn8s, "epoch": np.int64(3)}, path)
+    refused(act, "posix.mkdir", "could run code", "evil-tensors.safetensors")
     with pytest.raises(Refusal) as caught:
+        act()
+    assert "weights_only=False" not in str(caught.value)
+    advised(caught.value)
+    assert not (tmp_path / "owned").exists()
+    assert torch.equal(load_file(tmp_path / "evil-tensors.safetensors")["state_dict.vgg.0.bias"],
+                       fcn8s["vgg.0.bias"])  # fmt: skip
+
+
+def advised(refusal):
+    """Do what a refusal advises."""
+    exec(str(refusal).split('python -c "')[1].removesuffix('"'))
+
+
+def nested(fcn8s, **more):
+    return {"model": fcn8s, "args": argparse.Namespace(lr=0.1, names=["a"]), **more}
+
+
+def prefixed(prefix, tensors):
+    return {f"{prefix}{key}": value for key, value in tensors.items()}
+
+
+PLAIN_WRAPPERS = {
+    "parallel": lambda d: prefixed("module.", d),
+    "compiled": lambda d: prefixed("_orig_mod.", d),
+    "compiled and parallel": lambda d: prefixed("module._orig_mod.", d),
+    "parallel and compiled": lambda d: prefixed("_orig_mod.module.", d),
+    "state_dict": lambda d: {"state_dict": d, "epoch": 3},
+    "model": lambda d: {"model": d, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}},
+                                                  "param_groups": [{"lr": 1}]}},
+    "model_state_dict": lambda d: {"model_state_dict": prefixed("module.", d), "loss": 0.5},
+    "net": lambda d: {"net": d, "acc": 1.0},
+    "deep": lambda d: {"checkpoint": {"state": {"F": d}}},
+    "lightning": lambda d: {"state_dict": prefixed("model.", d) | {"criterion.w": torch.ones(19)},
+                            "pytorch-lightning_version": "2.0", "callbacks": {}, "loops": {}},
+    "averaged": lambda d: prefixed("module.", d) | {"n_averaged": torch.tensor(3)},
+    "ema alone": lambda d: {"ema": {"shadow": d, "decay": 0.99}},
+    "parameters": lambda d: {k: torch.nn.Parameter(v) if v.is_floating_point() else v
+                             for k, v in d.items()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", PLAIN_WRAPPERS.values(), ids=PLAIN_WRAPPERS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_are_found_in_any_wrapper(bring, fcn8s, wrap, zipped):
+    plain, _ = bring(fcn8s)
+    weights, report = bring(wrap(fcn8s))
+    assert plain.keys() == weights.keys()
+    assert all(torch.equal(plain[key], weights[key]) for key in plain)
+    assert all(line["reason"] for line in report["keys"] if line["verdict"] != "matched")
+
+
+class Whole(torch.nn.Module):
+    """A module that training code pickles whole."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.module = net
+
+
+UNSAFE_WRAPPERS = {
+    "arguments": lambda d, net: nested(d),
+    "numpy": lambda d, net: {"state_dict": d, "epoch": np.float64(3)},
+    "arrays": lambda d, net: {"state_dict": d, "confusion": np.ones((3, 3))},
+    "paths": lambda d, net: {"model": prefixed("module.", d), "root": Path("x")},
+    "whole module": lambda d, net: net,
+    "whole wrapped module": lambda d, net: Whole(net),
+    "module beside": lambda d, net: {"model": net, "epoch": 3},
+}
+
+
+@pytest.mark.parametrize("wrap", UNSAFE_WRAPPERS.values(), ids=UNSAFE_WRAPPERS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_conversion_that_is_advised_works(tmp_path, fcn8s, networks, monkeypatch, wrap, zipped):
+    monkeypatch.chdir(tmp_path)
+    net = FCN8s(classes=19, **networks.segmenter.model_dump(exclude={"pretrained"}))
+    net.load_state_dict({k: v for k, v in fcn8s.items() if k not in constants()})
+    path = tmp_path / "it's whole.pth"
+    torch.save(wrap(fcn8s, net), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(Refusal, match="could run code") as caught:
         released.bring(str(path), None, networks, False, tmp_path / "o", tmp_path / "r")
-    exec(str(caught.value).split('python -c "')[1].removesuffix('"'))
+    monkeypatch.setattr(
+        FCN8s, "__setstate__", lambda *_: pytest.fail("it was unpickled"), raising=False
+    )
+    advised(caught.value)
     out = tmp_path / "out.safetensors"
-    released.bring("tensors.pth", "fcn8s", networks, False, out, tmp_path / "report.json")
+    given = "it's whole-tensors.safetensors"
+    released.bring(given, "fcn8s", networks, False, out, tmp_path / "report.json")
     assert torch.equal(load_file(out)["F.vgg.0.bias"], fcn8s["vgg.0.bias"])
+    assert len(load_file(out)) == 36
+
+
+def test_several_sets_of_weights_are_listed_and_one_can_be_taken_out(
+    bring, fcn8s, tmp_path, networks
+):
+    average = {key: value + 1 for key, value in fcn8s.items()}
+    content = {"model": prefixed("module.", fcn8s), "model_ema": average, "epoch": 3}
+    with pytest.raises(Refusal) as caught:
+        bring(content)
+    said = str(caught.value)
+    assert "model.module (fcn8s, 39 tensors)" in said and "model_ema (fcn8s, 39 tensors)" in said
+    advised(caught.value)
+    taken = tmp_path / "released-model-module.safetensors"
+    out, report = tmp_path / "out.safetensors", tmp_path / "report.json"
+    released.bring(str(taken), None, networks, False, out, report)
+    assert torch.equal(load_file(out)["F.vgg.0.bias"], fcn8s["vgg.0.bias"])
+    both = {"F": fcn8s, "G_A": generator(), "D_A": {"model.0.weight": torch.ones(1)}}
+    refused(lambda: bring(both), "F (fcn8s, 39 tensors)", "G_A (generator")
+    assert len(bring(both, "generator")[0]) == 48
+    assert len(bring(both, "fcn8s")[0]) == 36
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"shadow_params": [torch.ones(2)], "decay": 0.9}, ["shadow_params (list)", "decay"]),
+        ({"a": {"b": {"w": torch.ones(2)}}}, ["a.b (1 tensors)", "another network"]),
+        ([torch.ones(2)], ["a list", "holds no weights by name"]),
+        ({}, ["nothing", "holds no weights by name"]),
+        ({"vgg0weight": torch.ones(2)}, ["the file itself (1 tensors)"]),
+    ],
+)
+def test_what_is_in_a_file_of_no_network_is_listed(bring, content, words):
+    refused(lambda: bring(content), *words)
+
+
+def test_a_dictionary_that_holds_itself_is_read(bring, fcn8s, tmp_path):
+    content = {"state_dict": fcn8s}
+    content["self"] = content
+    for _ in range(30):
+        content = {"again": content, "and": content}
+    torch.save(content, tmp_path / "deep.pth")
+    refused(lambda: bring(content), "holds no weights by name")
+
+
+def wide(tensor=None, **more):
+    """One weight that claims 4 TB by a stride of 0."""
+    return torch.zeros(()).expand(1 << 40)
+
+
+def qint():
+    return torch.quantize_per_tensor(torch.ones(4, 3, 3, 3), 0.1, 0, torch.qint8)
+
+
+NOT_PLAIN = {
+    "expanded": wide,
+    "expanded to its shape": lambda: torch.zeros(()).expand(4, 3, 3, 3),
+    "sparse": lambda: torch.ones(4, 27).to_sparse(),
+    "compressed": lambda: torch.ones(4, 27).to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "quantised": qint,
+    "meta": lambda: torch.empty(1 << 40, device="meta"),
+    "complex": lambda: torch.ones(4, 3, 3, 3, dtype=torch.complex64),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", NOT_PLAIN.values(), ids=NOT_PLAIN)
+@pytest.mark.parametrize("key", ["vgg.0.weight", "vgg.2.bias", "more"])
+def test_tensors_that_are_not_plain_are_refused_without_their_memory(bring, fcn8s, make, key):
+    fcn8s[key] = make()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Refusal) as caught:
+        bring(fcn8s)
+    assert str(caught.value).isprintable()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+
+
+def test_a_file_that_unpacks_to_more_than_it_has_is_refused(bring, fcn8s, tmp_path):
+    path, bomb = tmp_path / "a.pth", tmp_path / "bomb.pth"
+    torch.save({"vgg.0.weight": torch.zeros(1 << 20)}, path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert bomb.stat().st_size < 100_000
+    out = tmp_path / "out"
+    refused(lambda: released.bring(str(bomb), None, None, False, out, out), "would unpack to")
+
+
+HOSTILE = "\x1b[31mred\x1b[0m [bold]x[/bold]\nnew line\u202e"
+
+
+def test_keys_of_a_file_are_shown_inert(bring, fcn8s, capsys):
+    fcn8s[HOSTILE] = torch.ones(2)
+    refused(lambda: bring(fcn8s), "1 surplus", "[bold]x[/bold]")
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\u202e" not in shown and "[bold]x[/bold]" in shown
+    for content in ({HOSTILE: {HOSTILE: torch.ones(2)}}, {HOSTILE: 3},
+                    {HOSTILE: fcn8s, "b": fcn8s}):  # fmt: skip
+        with pytest.raises(Refusal) as caught:
+            bring(content)
+        assert str(caught.value).isprintable()
+
+
+def test_an_import_replaces_no_file_of_the_users(tmp_path, fcn8s, networks):
+    path, out, report = (tmp_path / f"x.{suffix}" for suffix in ("pth", "safetensors", "json"))
+    torch.save(fcn8s, path)
+    for taken in (out, report):
+        taken.write_bytes(b"mine")
+        refused(lambda: released.bring(str(path), None, networks, False, out, report),
+                f"{taken} was not written by madan")  # fmt: skip
+        assert taken.read_bytes() == b"mine"
+        taken.unlink()
+        assert not out.exists() and not report.exists()
+    for _ in range(2):
+        released.bring(str(path), None, networks, False, out, report)
+    save_file(fcn8s, tmp_path / "y.safetensors")
+    before = (tmp_path / "y.safetensors").read_bytes()
+    own = tmp_path / "y.safetensors"
+    refused(lambda: released.bring(str(own), None, networks, False, own, report), "not written by")
+    assert own.read_bytes() == before
+    converted = tmp_path / "x-tensors.safetensors"
+    converted.write_bytes(b"mine")
+    refused(lambda: tensors.extract(str(path), str(converted)), "not written by madan")
+
+
+def test_imported_weights_predict(bring, fcn8s, tmp_path):
+    bring(fcn8s)
+    net = prediction.segmenter(tmp_path / "out.safetensors")
+    assert torch.equal(net.vgg[0].bias, fcn8s["vgg.0.bias"])
+    torch.manual_seed(0)
+    bring(DRN26(classes=19, width=1 / 16).state_dict())
+    image = np.zeros((32, 48, 3), np.uint8)
+    sight = prediction.as_trained(tmp_path / "out.safetensors")._replace(height=0)
+    net = prediction.segmenter(tmp_path / "out.safetensors")
+    assert prediction.train_ids(net, image, sight).shape == (32, 48)
+    bring(generator())
+    refused(lambda: prediction.segmenter(tmp_path / "out.safetensors"), "holds none")
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +485,37 @@ def test_a_torn_file_is_a_sentence(whole, part):
     torn = whole.with_name("torn.pth")
     torn.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
     refused(lambda: released.bring(str(torn), None, None, False, torn, torn), "is damaged, or no")
+
+
+@pytest.fixture(scope="module")
+def pickles(tmp_path_factory):
+    """Small files of both formats: weights, settings beside them, a module."""
+    folder, found = tmp_path_factory.mktemp("pickles"), []
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    weights = {"vgg.0.weight": torch.randn(4, 3), "vgg_head.0.weight": torch.ones(3)}
+    for zipped in (True, False):
+        for content in ({"a": weights}, {"b": argparse.Namespace(a=1), "a": weights}, module):
+            path = folder / f"{len(found)}.pth"
+            torch.save(content, path, _use_new_zipfile_serialization=zipped)
+            found.append(path.read_bytes())
+    return folder, found
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_a_damaged_pickle_is_read_or_refused_within_its_memory(pickles, data):
+    folder, found = pickles
+    content = bytearray(data.draw(st.sampled_from(found)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path, out = folder / "damaged.pth", folder / "out.safetensors"
+    path.write_bytes(content)
+    out.unlink(missing_ok=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for act in (lambda: tensors.parts(tensors.read(path)), lambda: tensors.extract(path, out)):
+        with contextlib.suppress(Refusal):
+            act()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps([1, 2])])
@@ -496,6 +748,30 @@ def test_a_missing_file_is_told_by_the_command(held, monkeypatch):
     refused(lambda: cli.import_("holder"), "data/released/holder.pth not found; docs/data.md")
     refused(lambda: cli.import_("hodler"), "did you mean holder")
     refused(lambda: cli.import_("data/hodler.pth"), "data/hodler.pth not found")
+
+
+def test_a_released_segmenter_predicts(held, monkeypatch, tmp_path):
+    monkeypatch.chdir(held.root)
+    cli.import_("holder")
+    folder = held.root / "results/miniature/released/holder"
+    assert {path.name for path in folder.rglob("*.*")} == {"weights.safetensors", "report.json"}
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.full((40, 60, 3), 99, np.uint8)).save(tmp_path / "in/a.png")
+    cli.predict([tmp_path / "in"], "released/holder", tmp_path / "out", None)
+    with Image.open(tmp_path / "out/labelIds/a.png") as ids:
+        assert ids.size == (60, 40)
+
+
+def test_as_released_against_the_settings_is_refused(held, monkeypatch):
+    monkeypatch.chdir(held.root)
+    refused(lambda: cli.import_("holder", as_released=True), "--as-released", "released.holder",
+            "as_released: true")  # fmt: skip
+    assert not (held.root / "results/miniature/released/holder").exists()
+    held.change("released.holder.as_released", True)
+    for option in (True, False):
+        cli.import_("holder", as_released=option)
+        report = held.root / "results/miniature/released/holder/report.json"
+        assert json.loads(report.read_text())["as_released"]
 
 
 def test_a_file_of_full_size_gets_safetensors_beside_itself_whatever_the_scale(

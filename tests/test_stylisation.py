@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from madan import batches, training
 from madan.datasets import Pictures
 from madan.generator import Generator
-from madan.stylisation import spans, stylise, to_bytes, whole_or_tiled
+from madan.stylisation import stylise, to_bytes
 
 
 def write(folder, count, size=(8, 12), seed=0):
@@ -139,88 +137,3 @@ def test_stylised_shards_open_as_pictures(run, source, tmp_path):
     assert len(pictures) == len(source)
     for index in range(len(source)):
         assert np.array_equal(pictures.image(index), 255 - source.image(index))
-
-
-def picture(*size):
-    levels = np.random.default_rng(5).integers(0, 256, (1, *size, 3)).astype(np.uint8)
-    return batches.scale(torch.from_numpy(levels))
-
-
-class Watched(nn.Module):
-    """Keeps the sizes of what it is given."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net, self.sizes = net, []
-
-    def forward(self, x):
-        self.sizes.append(tuple(x.shape[2:]))
-        return self.net(x)
-
-
-@pytest.mark.parametrize("size", [(40, 64), (20, 128), (61, 95), (41, 64), (200, 30), (97, 301)])
-@pytest.mark.parametrize("overlap", [8, 13, 20])
-def test_pointwise_generator_gives_in_tiles_exactly_what_it_gives_whole(size, overlap):
-    net, x = Watched(Inverse()), picture(*size)
-    made = whole_or_tiled(net, x, (40, 64), overlap)
-    assert torch.equal(made, -x)
-    assert all(h * w <= 40 * 64 for h, w in net.sizes)
-    assert (len(net.sizes) == 1) == (size[0] * size[1] <= 40 * 64)
-
-
-@given(st.integers(1, 3000), st.integers(32, 900), st.integers(8, 16))
-def test_spans_cover_everything_and_overlap_by_what_was_asked(extent, tile, overlap):
-    found = spans(extent, tile, overlap)
-    assert found[0].start == 0 and found[-1].stop == extent
-    assert all(span.stop - span.start <= tile and span.start % 4 == 0 for span in found)
-    for one, other in zip(found, found[1:], strict=False):
-        assert one.stop - other.start == overlap or other is found[-1]
-        assert one.stop - other.start >= overlap and one.stop < other.stop
-    assert len(found) == 1 or min(span.stop - span.start for span in found) > overlap
-
-
-def test_tiles_of_a_net_that_looks_around_show_no_seams():
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"), nn.Tanh(),
-        nn.Conv2d(8, 3, 3, padding=1, padding_mode="reflect"), nn.Tanh(),
-    )  # fmt: skip
-    x = picture(61, 150)
-    with torch.no_grad():
-        whole, tiled = net(x), whole_or_tiled(net, x, (40, 64), 16)
-        wrong = (whole - tiled).abs().amax((0, 1))
-        cut = (whole[..., 48:112] - net(x[..., 48:112])).abs().max()
-    # The net looks two pixels far: only there, where a tile ends, and where it has all but faded.
-    rows, columns = ((wrong > 1e-5).float().mean(axis) > 0.5 for axis in (1, 0))
-    assert rows.nonzero().ravel().tolist() == [24, 25, 38, 39]
-    assert columns.nonzero().ravel().tolist() == [48, 49, 62, 63, 96, 97, 110, 111]
-    assert not wrong[~rows][:, ~columns].gt(1e-5).any()
-    assert wrong.max() < 0.25 * cut
-
-
-def test_tiles_of_the_generator_without_norm_are_those_of_the_whole():
-    net = generator()
-    for module in net.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.GroupNorm):
-                setattr(module, name, nn.Identity())
-    with torch.no_grad():
-        for parameter in net.model.parameters():
-            parameter.mul_(0.25)
-        x = picture(96, 128)
-        whole, tiled = net(x), whole_or_tiled(net, x, (80, 80), 40)
-    wrong = (whole - tiled).abs().amax((0, 1))
-    assert wrong[:, 60:68].max() < 0.02 and whole.std() > 0.1
-
-
-def test_tiles_fade_linearly_into_each_other():
-    levels = iter([0.0, 1.0])
-
-    class Next(nn.Module):
-        def forward(self, x):
-            return torch.full_like(x, next(levels))
-
-    made = whole_or_tiled(Next(), picture(8, 24), (8, 16), 8)
-    first, last = torch.zeros(8), torch.ones(8)
-    expected = torch.cat([first, torch.arange(1, 9) / 9, last])
-    torch.testing.assert_close(made[0, 0], expected.expand(8, 24))

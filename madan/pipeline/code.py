@@ -21,6 +21,8 @@ LEFT_OUT = {
     "runs": "the runs that it finds are in the settings and among the inputs",
     "files": "it moves and locks whole files and folders; digests compare their bytes",
     "progress": "it only prints",
+    "outputs": "it only refuses to replace files that madan did not write",
+    "inert": "it only shows names",
     "pipeline.artefacts": "every certificate holds its own address and those of its inputs",
     "pipeline.edges": "every certificate holds its inputs by role and name",
     "pipeline.settings": "every certificate holds the settings themselves",

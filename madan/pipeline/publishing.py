@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from madan import config
+from madan import config, outputs
 from madan.config import digest
 from madan.files import digest_files, locked, replace_folder, write_whole
 from madan.pipeline import artefacts, certificates, checks, contents
@@ -51,12 +51,16 @@ class Job(Generic[Made]):
         return {"settings": digest(settings), "code": digest(code), "inputs": digest(self.inputs)}
 
     @contextlib.contextmanager
-    def publish(self) -> Iterator[Path]:
+    def publish(self, only: Iterable[str] = ()) -> Iterator[Path]:
         """Give a temporary folder that becomes the artefact, certified, if the block ends well.
 
-        Refusal if another process is making it, such as one that a killed Snakemake left behind.
+        Refusal if another process is making it, such as one that a killed Snakemake left behind;
+        with `only`, if the folder that is replaced holds other files than these and those that its
+        SHA256SUMS names.
         """
         folder = self.folder(self.artefact)
+        if only:
+            outputs.require_own(folder, ("certificate.json", *only))
         fresh = folder.with_name(f".{folder.name}.new")
         with locked(LOCKS / folder, folder):
             shutil.rmtree(fresh, ignore_errors=True)

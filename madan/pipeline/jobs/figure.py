@@ -12,6 +12,6 @@ def figure(
     target: Role,
 ) -> None:  # fmt: skip
     """Draw a figure as PNG and PDF."""
-    with job.publish() as out:
+    with job.publish(("figure.png", "figure.pdf")) as out:
         drawn = pictures.draw(job, scores, runs, segmenters, stylised, sources, target)
         figures.save(drawn, out / "figure.png")

@@ -3,17 +3,25 @@
 from madan import released
 from madan.pipeline.artefacts import Imported
 from madan.pipeline.publishing import Job
+from madan.schema import Refusal
 
 
 def import_weights(job: Job[Imported], as_released: bool = False) -> None:
     """Convert a file of params.yaml's `released`, accounting for every key."""
-    entry = job.params.released[job.artefact.run]
+    name = job.artefact.run
+    entry = job.params.released[name]
+    if as_released and not entry.as_released:
+        raise Refusal(
+            f"--as-released, but released.{name} of params.yaml, by which it is certified, says "
+            "otherwise: write `as_released: true` there, or an entry of its own."
+        )
     with job.publish() as out:
         released.bring(
             entry.file,
             entry.network,
             job.params.networks,
-            entry.as_released or as_released,
+            entry.as_released,
             out / "weights.safetensors",
             out / "report.json",
+            own=True,
         )

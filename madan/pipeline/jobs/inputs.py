@@ -12,10 +12,10 @@ from madan.pipeline import artefacts
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.edges import Role
 from madan.pipeline.graph import Graph
-from madan.schema import Params, Refusal
+from madan.schema import Refusal
 
 
-def start_process(params: Params, seed: int, processes: int = 1) -> None:
+def start_process(threads: int, seed: int, processes: int = 1) -> None:
     """Lease a GPU if there is any, and fix threads and seed; several processes are started here.
 
     Refusal if another number of processes was started than `processes` says.
@@ -27,7 +27,7 @@ def start_process(params: Params, seed: int, processes: int = 1) -> None:
         leased = devices.lease(max(1, processes))
         if processes > 1:
             sys.exit(parallel.launch(processes, leased.gpus, leased.locks))
-    training.begin(seed, params.training.threads)
+    training.begin(seed, threads)
 
 
 def image_set(
@@ -92,7 +92,7 @@ def starting_segmenter(graph: Graph, address: str, start: Role) -> Any:
 
 def generator(graph: Graph, artefact: Artefact, source: str, step: int | None, seed: int) -> Any:
     """Load the generator G_i of a translator, or an imported one, for one source."""
-    start_process(graph.params, seed)
+    start_process(graph.params.training.threads, seed)
     net = Generator(**graph.params.networks.generator.model_dump())
     name = "G" if isinstance(artefact, artefacts.Imported) else f"G_{source}"
     checkpoints.load(weights(graph, artefact, step), name, net)

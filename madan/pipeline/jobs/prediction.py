@@ -15,7 +15,7 @@ def opened(
     """Return a run's segmenter, the labelled images of a split, and the protocol of a score."""
     params, artefact = job.params, job.artefact
     [[trained]], [shards] = segmenter.values(), images.values()
-    inputs.start_process(params, artefact.seed)
+    inputs.start_process(params.training.threads, artefact.seed)
     shown = inputs.image_set(job.graph, artefact.domain, shards, labelled=True)
     sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
     metadata = checkpoints.story(inputs.weights(job.graph, trained))

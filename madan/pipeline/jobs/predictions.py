@@ -12,5 +12,6 @@ def predictions(job: Job[Predictions], segmenter: Role, images: Role) -> None:
     net, shown, protocol = prediction.opened(job, segmenter, images)
     batch, precision = job.params.evaluation.batch, job.params.training.segmenter.precision
     protocol |= job.digests
-    with job.publish() as out:
+    with job.publish(("manifest.json",)) as out:
         export.predictions(net, shown, batch, precision, out, protocol)
+    print(f"written: {job.folder(job.artefact)}")

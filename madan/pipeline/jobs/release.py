@@ -6,11 +6,17 @@ from madan.pipeline.artefacts import Release
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
 from madan.pipeline.publishing import Job
+from madan.schema import Refusal
 
 
-def release(job: Job[Release], translator: Role, source: Role) -> None:
+def release(job: Job[Release], translator: Role, source: Role, height: int | None = None) -> None:
     """Write every usable raw image of a source as G_i makes it, at its own size."""
     params, artefact = job.params, job.artefact
+    if height not in (None, params.export.height):
+        raise Refusal(
+            f"--height is {height}, but a release is certified with export.height of params.yaml, "
+            f"{params.export.height}: write `height: {height}` under `export` there."
+        )
     [[trained]] = translator.values()
     run = runs.translator(params, "the command line", artefact.translator)
     weights = inputs.weights(job.graph, trained, artefact.step)
@@ -33,5 +39,6 @@ def release(job: Job[Release], translator: Role, source: Role) -> None:
     ]
     generator = inputs.generator(job.graph, trained, artefact.source, artefact.step, artefact.seed)
     target, precision = params.dataset(run.target), params.training.translator.stylise_precision
-    with job.publish() as out:
+    with job.publish(("manifest.json",)) as out:
         export.release(generator, members, target, out, precision, params.export, metadata)
+    print(f"written: {job.folder(job.artefact)}")

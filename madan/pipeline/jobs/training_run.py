@@ -22,7 +22,7 @@ def start(job: Job[Trained], processes: int | None, images: int) -> training.Run
     """
     params, artefact = job.params, job.artefact
     wanted = settings.processes(artefact, params) if processes is None else processes
-    inputs.start_process(params, artefact.seed, wanted)
+    inputs.start_process(params.training.threads, artefact.seed, wanted)
     place = Path(params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}")
     return training.Run(
         title=str(artefact),
