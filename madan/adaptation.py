@@ -2,7 +2,8 @@
 
 After L_task: ADDA (Tzeng et al. 2017) as CyCADA applies it to segmentation, where F starts from
 the segmenter trained on adapted images, a frozen copy of which gives the source side. Along with
-L_task: stage 3 of the paper, where D_F sees one F on both sides. MDAN is in mdan.py.
+L_task: stage 3 of the paper, where D_F sees one F on both sides, and that of MADAN+, where a
+discriminator for each class sees it, too (category.py). MDAN is in mdan.py.
 """
 
 import copy
@@ -14,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madan import batches, labels, losses, parallel, training
+from madan.category import CategoryAlignment
 from madan.datasets import Pictures
 from madan.discriminators import FeatureDiscriminator
 from madan.drn26 import Net
 from madan.mdan import Mdan
+from madan.method_settings import Cla
 from madan.schema import (
     Adaptation,
     AdaptationTraining,
@@ -122,7 +125,10 @@ class Adda:
 
 
 class Feat:
-    """L_task and L_feat together: F learns from labels while D_F tells F(x'_i) from F(x_T)."""
+    """L_task and L_feat together: F learns from labels while D_F tells F(x'_i) from F(x_T).
+
+    With settings for CLA, F also plays against one discriminator for each class (MADAN+).
+    """
 
     def __init__(
         self,
@@ -130,11 +136,17 @@ class Feat:
         target: Pictures,
         settings: AdaptationTraining,
         network: FeatureDiscriminatorNetwork,
+        cla: Cla | None = None,
     ):
         self.task, self.target, self.settings, self.net = task, target, settings, task.net
         self.discriminator = discriminator(task.net, settings, network)
-        self.modules = {"F": task.net, "DF": self.discriminator}
+        self.modules: dict[str, nn.Module] = {"F": task.net, "DF": self.discriminator}
         self.optimizers = {**task.optimizers, "DF": descent(self.discriminator, settings)}
+        self.category = None
+        if cla is not None:
+            self.category = CategoryAlignment(task.net.head, cla, settings, network)
+            self.modules["DC"] = self.category.discriminators
+            self.optimizers["DC"] = self.category.optimizer
 
     def update(self, step: int) -> dict[str, float]:
         """One step of F against D_F as it stands, and one of D_F on what F then showed."""
@@ -156,20 +168,26 @@ class Feat:
         weights = self.task.weights
         scores, features = self.task.view(images)
         source = view(scores, features, self.settings)
-        target = view(*self.task.view(x_target), self.settings)
+        scores_target, features_target = self.task.view(x_target)
+        target = view(scores_target, features_target, self.settings)
         task = losses.task(scores, truth, weights, total)
         self.discriminator.requires_grad_(False)
         feat = share * losses.domain(self.discriminator(target.seen), True, target.classes)
-        (task + self.settings.weight * feat).backward()
+        loss, figures = task + self.settings.weight * feat, {"task": task, "feat": feat}
+        if self.category:
+            figures["cla"] = share * self.category.align(features_target, scores_target)
+            loss = loss + self.category.settings.weight * figures["cla"]
+        loss.backward()
         self.discriminator.requires_grad_(True)
         d_loss, right = tell(self.discriminator, source.detach(), target.detach())
         (share * d_loss).backward()
-        return {
-            "task": task.item(),
-            "feat": feat.item(),
-            "d_feat": share * d_loss.item(),
-            "accuracy": share * right.item(),
-        }
+        figures |= {"d_feat": share * d_loss, "accuracy": share * right}
+        if self.category:
+            sides = features, truth, features_target, scores_target
+            d_loss, right = self.category.discriminate(*sides)
+            (share * d_loss).backward()
+            figures |= {"d_cla": share * d_loss, "cla_accuracy": share * right}
+        return {name: value.item() for name, value in figures.items()}
 
 
 def build(
@@ -182,7 +200,8 @@ def build(
         return Adda(net, sets, target, settings, networks.feature_discriminator, seed)
     task = Supervised(net, sets, params.training.segmenter, steps, seed)
     if run.method == "feat":
-        return Feat(task, target, settings, networks.feature_discriminator)
+        cla = params.training.cla if run.cla else None
+        return Feat(task, target, settings, networks.feature_discriminator, cla)
     return Mdan(task, target, params.mdan(run), networks.source_discriminators)
 
 

@@ -58,6 +58,24 @@ def domain(logits: Tensor, is_source: bool, classes: Tensor | None = None) -> Te
     return (F.cross_entropy(logits, truth, reduction="none") * classes).sum(1).mean()
 
 
+def category(logits: Tensor, is_source: bool, weights: Tensor) -> Tensor:
+    """L_CLA: sum over classes and cells of weights [B, K, h, w] times the cross-entropy of the
+    class's two logits [B, 2, K, h, w] against source (1) or target (0), mean over images.
+    """
+    truth = logits.new_full((len(logits), *logits.shape[2:]), int(is_source)).long()
+    entropy = F.cross_entropy(logits, truth, reduction="none")
+    return (entropy * weights).sum((1, 2, 3)).mean()
+
+
+def category_weights(shares: Tensor) -> Tensor:
+    """Shares [B, K, h, w] of a class in the cells, divided by their sum over the image's cells.
+
+    A class that an image does not have weighs 0 there, and every other class 1.
+    """
+    total = shares.sum((2, 3), keepdim=True)
+    return shares / total.where(total > 0, 1)
+
+
 def soft_maximum(values: Tensor, gamma: float | None) -> Tensor:
     """MDAN's sum over sources: log sum exp(gamma l_i) / gamma of losses [M]; None: the maximum."""
     return values.max() if gamma is None else torch.logsumexp(gamma * values, 0) / gamma

@@ -4,9 +4,11 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from madan import labels
+from madan.keys import Count, Fraction, Model, Positive, Refusal, Size, Weight
+from madan.method_settings import Cag, Cla, SelfTraining
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Address = Annotated[
@@ -17,28 +19,13 @@ Judge = Annotated[
     Field(pattern=r"^(released/)?[a-z0-9][a-z0-9-]*$", description="a segmenter, or released/NAME"),
 ]
 Start = Annotated[str, Field(pattern=r"^(translators/)?[a-z0-9][a-z0-9-]*$")]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
 Level = Literal["scores", "features"]
 # auto: bf16 where the device has instructions for it; what it came to stands beside the result.
 Precision = Literal["fp32", "bf16", "auto"]
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
 ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
-
-
-class Refusal(Exception):
-    """What a person has to mend, as one sentence; commands end with it and exit code 1."""
-
-
-class Model(BaseModel):
-    """A section of params.yaml: no unknown keys, no changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Miniature(Model):
@@ -224,6 +211,7 @@ class TranslatorTraining(Model):
     pairs: Literal["all"] | Count = Field(
         description="ordered pairs of sources that SAD and CCD take a step: all, or so many drawn"
     )
+    cag: Cag
     stylise_precision: Precision
     accumulate: Count = Field(1, description="parts in which a batch is gone through, for memory")
 
@@ -239,7 +227,9 @@ class AdaptationTraining(Model):
     crop: Size
     flip: bool
     on: Level
-    classwise: bool = Field(description="D_F judges by class, weighed by F's probabilities")
+    classwise: bool = Field(
+        description="D_F has two logits for each class, weighed by F's probabilities; not CLA"
+    )
     weight: Weight = Field(description="lambda_G of the adversarial term; 0 is the control")
     gate: Fraction = Field(description="F learns only while the discriminator is righter than this")
     window: Count = Field(description="iterations over which that accuracy is averaged")
@@ -259,7 +249,9 @@ class Training(Model):
     segmenter: SegmenterTraining
     translator: TranslatorTraining
     adaptation: AdaptationTraining
+    cla: Cla
     mdan: MdanTraining
+    self_training: SelfTraining
     threads: Count
     compile: bool = Field(description="torch.compile of F and, when stylising, of G; other bits")
     save_every: Count = Field(description="steps between two saved states")
@@ -355,6 +347,7 @@ class Translator(Model):
     semantic: Literal["none", "sc", "dsc"] = "none"
     sad: bool = False
     ccd: bool = False
+    cag: bool = Field(False, description="GAN terms, cycle and semantic loss at several crop sizes")
     judges: dict[Name, Judge] = {}
     task: Task | None = None
     steps: Count | None = None
@@ -362,16 +355,18 @@ class Translator(Model):
 
 
 class Adaptation(Model):
-    """A run of feature-level alignment: after L_task (adda) or along with it (feat, mdan)."""
+    """A run of adaptation of F: after L_task (adda) or along with it (the other methods)."""
 
-    method: Literal["adda", "feat", "mdan"]
+    method: Literal["adda", "feat", "mdan", "self-training"]
     start: Start | None = Field(None, description="a segmenter, or translators/RUN for its F_A")
-    train_on: list[str] = Field([], description="sets of feat and mdan; adda has its start's")
+    train_on: list[str] = Field([], description="labelled sets; adda has those of its start")
     target: Name
     steps: Count | None = None
-    weight: Weight | None = Field(None, description="else training.adaptation's or training.mdan's")
+    weight: Weight | None = Field(None, description="else that of the method's section of training")
     on: Level | None = Field(None, description="else training.adaptation's")
     classwise: bool | None = Field(None, description="else training.adaptation's")
+    cla: bool = Field(False, description="with feat: category-level alignment of MADAN+, too")
+    masked: bool = Field(False, description="with self-training: masked image consistency, too")
 
 
 class Row(Model):
@@ -460,6 +455,11 @@ class Params(Model):
         """training.mdan as this run has it."""
         own = run.model_dump(include={"weight"}, exclude_none=True)
         return self.training.mdan.model_copy(update=own)
+
+    def self_training(self, run: Adaptation) -> SelfTraining:
+        """training.self_training as this run has it."""
+        own = run.model_dump(include={"weight"}, exclude_none=True)
+        return self.training.self_training.model_copy(update=own)
 
     def sets(self, run: Segmenter | Adaptation) -> list[str]:
         """The labelled sets of a run; adda has those of its start."""

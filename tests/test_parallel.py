@@ -32,6 +32,7 @@ ALIGNED = {
     "ADDA": {"method": "adda"},
     "feat": {"method": "feat", "on": "features"},
     "classwise": {"method": "feat", "classwise": True},
+    "CLA": {"method": "feat", "on": "features", "cla": True},
     "MDAN": {"method": "mdan"},
 }
 METHODS = ("segmenter", "in parts", "CycleGAN", "MADAN", *ALIGNED)
