@@ -3,7 +3,8 @@
 After L_task: ADDA (Tzeng et al. 2017) as CyCADA applies it to segmentation, where F starts from
 the segmenter trained on adapted images, a frozen copy of which gives the source side. Along with
 L_task: stage 3 of the paper, where D_F sees one F on both sides, and that of MADAN+, where a
-discriminator for each class sees it, too (category.py). MDAN is in mdan.py.
+discriminator for each class sees it, too (category.py). MDAN is in mdan.py,
+self-training in self_training.py.
 """
 
 import copy
@@ -29,6 +30,7 @@ from madan.schema import (
     Refusal,
 )
 from madan.segmentation import Supervised, shares
+from madan.self_training import SelfTraining
 
 
 class Accuracy(nn.Module):
@@ -193,7 +195,7 @@ class Feat:
 def build(
     params: Params, run: Adaptation, net: Net, sets: Sequence[Pictures], target: Pictures,
     steps: int, seed: int,
-) -> Adda | Feat | Mdan:  # fmt: skip
+) -> Adda | Feat | Mdan | SelfTraining:  # fmt: skip
     """The method of a run; the sets carry labels except for adda, which needs none."""
     networks, settings = params.networks, params.alignment(run)
     if run.method == "adda":
@@ -202,6 +204,8 @@ def build(
     if run.method == "feat":
         cla = params.training.cla if run.cla else None
         return Feat(task, target, settings, networks.feature_discriminator, cla)
+    if run.method == "self-training":
+        return SelfTraining(task, target, params.self_training(run), run.masked)
     return Mdan(task, target, params.mdan(run), networks.source_discriminators)
 
 

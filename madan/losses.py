@@ -29,13 +29,18 @@ def semantic_consistency(adapted: Tensor, source: Tensor) -> Tensor:
 
 
 def task(
-    scores: Tensor, truth: Tensor, weights: Tensor | None, total: Tensor | None = None
-) -> Tensor:
+    scores: Tensor, truth: Tensor, weights: Tensor | None, total: Tensor | None = None,
+    confidence: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """L_task: cross-entropy of F(x'_i) against y_i [B, H, W]; 0 where every pixel is ignored.
 
     `total` is what the sum over pixels is divided by, `task_total` of this batch if none is given.
+    `confidence` [B, H, W] multiplies the loss of each pixel, and not that divisor.
     """
-    loss = F.cross_entropy(scores, truth, weights, ignore_index=labels.IGNORE, reduction="sum")
+    how = "sum" if confidence is None else "none"
+    loss = F.cross_entropy(scores, truth, weights, ignore_index=labels.IGNORE, reduction=how)
+    if confidence is not None:
+        loss = (loss * confidence).sum()
     total = task_total(truth, weights) if total is None else total
     return loss / total.to(loss).clamp_min(torch.finfo(loss.dtype).tiny)
 

@@ -63,6 +63,13 @@ class Supervised:
         """Images of each set in a batch of this process."""
         return [len(parallel.share(n)) for n in shares(self.settings.batch, len(self.sets))]
 
+    def rows(self) -> list[int]:
+        """Rows of this process in the batch that all of them share, in the order of its images."""
+        parts = shares(self.settings.batch, len(self.sets))
+        return [
+            sum(parts[:k]) + row for k, part in enumerate(parts) for row in parallel.share(part)
+        ]
+
     def view(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """F's scores and features of images in [-1, 1], computed in its precision, as fp32."""
         with training.autocast(self.settings.precision):
@@ -89,12 +96,9 @@ class Supervised:
             )
             for pictures, part in zip(self.sets, parts, strict=True)
         ]  # fmt: skip
-        # Rows of this process in the batch that all of them share.
-        rows = [
-            sum(parts[:k]) + row for k, part in enumerate(parts) for row in parallel.share(part)
-        ]
         images = torch.cat([batch.images for batch in drawn])
         truth = torch.cat([batch.truth() for batch in drawn])
+        rows = self.rows()
         return batches.jitter(images, settings.jitter, self.seed, step, rows, sum(parts)), truth
 
 
