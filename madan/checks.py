@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from madan import labels, published
+from madan.method_checks import check_methods
 from madan.runs import check_kind, needs, stylable
 from madan.schema import (
     Adaptation,
@@ -385,6 +386,7 @@ CHECKS = (
     _check_export,
     _check_released,
     _check_runs,
+    check_methods,
     _check_tables,
     _check_figures,
     _check_cycles,

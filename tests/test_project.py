@@ -17,12 +17,14 @@ from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "startup", "labels", "published", "schema", "runs", "checks", "config"},
+    {"__init__", "startup", "labels", "published", "keys", "method_settings", "schema", "runs",
+     "method_checks", "checks", "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
-     "datasets", "verify", "batches", "generator", "discriminators", "fcn8s", "drn26",
+     "datasets", "verify", "batches", "context", "generator", "discriminators", "fcn8s", "drn26",
      "checkpoints", "progress", "parallel", "states", "devices"},
-    {"losses", "scores", "training", "released"},
-    {"translation", "stylisation", "segmentation", "adaptation", "mdan", "evaluation"},
+    {"losses", "scores", "training", "released", "adversarial"},
+    {"translation", "stylisation", "segmentation", "adaptation", "category", "mdan",
+     "self_training", "evaluation"},
     {"tables", "pages", "figures", "export", "plan", "prediction", "publication",
      "status", "stages"},
     {"assembly"},
