@@ -74,7 +74,9 @@ def _images(graph: Graph, artefact: Artefact) -> int:
     if artefact.kind == "adaptations":
         after = graph.params.adaptations[artefact.name].method == "adda"
         return 2 * (training.adaptation if after else training.segmenter).batch
-    return training.translator.batch * (1 + len(graph.params.translators[artefact.name].sources))
+    run = graph.params.translators[artefact.name]
+    crops = 1 + (len(training.translator.cag.crops) if run.cag else 0)
+    return training.translator.batch * (1 + len(run.sources)) * crops
 
 
 def _precision(graph: Graph, artefact: Artefact) -> str:

@@ -25,8 +25,11 @@ KEYS = ("content", "settings", "code", "inputs", "data")
 # These decide what runs and where it lies, and show how it goes; what they decide is in `settings`.
 UNCERTIFIED = {
     "__init__",
+    "keys",
+    "method_settings",
     "schema",
     "runs",
+    "method_checks",
     "checks",
     "config",
     "certificates",

@@ -334,9 +334,8 @@ class Graph:
         """The sections of `training` that a run goes by, with its own steps."""
         training, steps = self.params.training, {"steps": self.steps(artefact)}
         if isinstance(run, Translator):
-            return {
-                "translator": training.translator.model_dump(exclude={"stylise_precision"}) | steps
-            }
+            unread = {"stylise_precision"} | (set() if run.cag else {"cag"})
+            return {"translator": training.translator.model_dump(exclude=unread) | steps}
         if isinstance(run, Segmenter):
             return {"segmenter": training.segmenter.model_dump() | steps}
         if run.method == "adda":
@@ -344,6 +343,12 @@ class Graph:
         section = {"segmenter": training.segmenter.model_dump() | steps}
         if run.method == "mdan":
             return section | {"mdan": self.params.mdan(run).model_dump()}
+        if run.method == "self-training":
+            unread = set() if run.masked else {"masking"}
+            own = self.params.self_training(run).model_dump(exclude=unread)
+            return section | {"self_training": own}
+        if run.cla:
+            section["cla"] = training.cla.model_dump()
         with_task = {"lr_discriminator", "momentum", "on", "classwise", "weight"}
         return section | {"adaptation": self.params.alignment(run).model_dump(include=with_task)}
 
@@ -519,6 +524,8 @@ class Graph:
             own = ["generator", "discriminator"]
         elif isinstance(run, Adaptation) and run.method == "mdan":
             own = ["source_discriminators"]
+        elif isinstance(run, Adaptation) and run.method == "self-training":
+            own = []
         segmenters = [need for need in needs(self.params, address) if need[0] != "t"]
         if not isinstance(run, Translator) or run.task:
             segmenters.append(address)
