@@ -22,12 +22,13 @@ from madan.discriminators import FeatureDiscriminator
 from madan.drn26 import Net
 from madan.mdan import Mdan
 from madan.method_settings import Cla
+from madan.network_settings import FeatureDiscriminatorNetwork
 from madan.schema import (
     Adaptation,
     AdaptationTraining,
-    FeatureDiscriminatorNetwork,
     Params,
     Refusal,
+    started,
 )
 from madan.segmentation import Supervised, shares
 from madan.self_training import SelfTraining
@@ -200,7 +201,8 @@ def build(
     networks, settings = params.networks, params.alignment(run)
     if run.method == "adda":
         return Adda(net, sets, target, settings, networks.feature_discriminator, seed)
-    task = Supervised(net, sets, params.training.segmenter, steps, seed)
+    kind = next(map(params.architecture, started(run)), "fcn8s")
+    task = Supervised(net, sets, params.learning(kind), steps, seed)
     if run.method == "feat":
         cla = params.training.cla if run.cla else None
         return Feat(task, target, settings, networks.feature_discriminator, cla)

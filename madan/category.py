@@ -12,7 +12,8 @@ from torch import Tensor
 from madan import labels, losses, training
 from madan.discriminators import CategoryDiscriminators
 from madan.method_settings import Cla
-from madan.schema import AdaptationTraining, FeatureDiscriminatorNetwork
+from madan.network_settings import FeatureDiscriminatorNetwork
+from madan.schema import AdaptationTraining
 
 
 class CategoryAlignment:

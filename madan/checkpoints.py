@@ -18,9 +18,15 @@ KEY = "madan"
 MARKS = {
     "fcn8s": ("vgg.0.weight", "vgg_head.0.weight"),
     "drn26": ("conv1.weight", "layer8.0.conv1.weight"),
+    "deeplabv2-resnet101": ("backbone.conv1.weight", "classifier.convs.0.weight"),
+    "a ResNet segmenter of torchvision": ("backbone.conv1.weight", "classifier.4.weight"),
+    "a MobileNet segmenter of torchvision": ("backbone.0.0.weight", "backbone.16.0.weight"),
     "generator": ("model.1.weight", "model.4.weight"),
     "PatchGAN": ("model.0.weight", "model.2.weight"),
     "vgg16": ("features.0.weight", "features.28.weight"),
+    "resnet101": ("conv1.weight", "layer3.22.conv3.weight"),
+    "resnet50": ("conv1.weight", "layer3.5.conv3.weight"),  # after those with more blocks
+    "mobilenet_v3_large": ("features.0.0.weight", "features.16.0.weight"),
 }
 
 

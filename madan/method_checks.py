@@ -1,8 +1,10 @@
-"""Checks of params.yaml for MADAN+ and self-training: switches that fit, crops that fit."""
+"""Checks of params.yaml for MADAN+, self-training and networks with a backbone."""
 
-from madan.schema import Adaptation, Params, Refusal
+from madan.runs import backbone
+from madan.schema import Adaptation, Params, Refusal, known, started
 
 SMALLEST = 16  # pixels that networks need
+GROUPS = 8
 
 
 def check_methods(params: Params) -> None:
@@ -15,6 +17,71 @@ def check_methods(params: Params) -> None:
             f"training.self_training.sigma is [{low:g}, {high:g}]; write the smaller number first."
         )
     _check_crops(params)
+    _check_rates(params)
+    _check_backbones(params)
+    for name, segmenter in params.segmenters.items():
+        if segmenter.network == "deeplabv2-resnet101":
+            _check_deeplabv2(params, f"segmenters.{name}", not started(segmenter))
+        if segmenter.network.startswith("torchvision/deeplabv3"):
+            _check_batch(params, f"segmenters.{name}", segmenter.network)
+
+
+def _check_rates(params: Params) -> None:
+    """A classifier has a rate of its own where there is a backbone beside it."""
+    if params.training.segmenter.head_lr != 1:
+        raise Refusal(
+            f"training.segmenter.head_lr is {params.training.segmenter.head_lr:g}, but fcn8s and "
+            "drn26 have no classifier beside a backbone; write head_lr below "
+            "training.by_network.NETWORK."
+        )
+    for name, changes in params.training.by_network.items():
+        if changes.head_lr is not None and not backbone(name):
+            raise Refusal(
+                f"training.by_network.{name}.head_lr is {changes.head_lr:g}, but {name} has no "
+                "classifier beside a backbone; drop the key."
+            )
+
+
+def _check_backbones(params: Params) -> None:
+    for kind, name in params.networks.backbones.items():
+        key = f"networks.backbones.{kind}"
+        known(key, name, params.released)
+        if params.released[name].network != kind:
+            raise Refusal(
+                f"{key} is {name}, but released.{name}.network is "
+                f"{params.released[name].network}; it must be {kind}."
+            )
+
+
+def _check_deeplabv2(params: Params, key: str, fresh: bool) -> None:
+    net = params.networks.deeplabv2
+    pretrained = params.networks.backbones.get("resnet101")
+    if net.norm == "group" and net.width_per_group % GROUPS:
+        raise Refusal(
+            f"networks.deeplabv2.width_per_group is {net.width_per_group}; norm group needs a "
+            f"multiple of {GROUPS}."
+        )
+    full = net.layers == (3, 4, 23, 3) and net.width_per_group == 64 and net.norm != "group"
+    if pretrained and fresh and not full:
+        raise Refusal(
+            f"{key} is to begin with networks.backbones.resnet101, but networks.deeplabv2 is not "
+            "ResNet-101: set layers [3, 4, 23, 3], width_per_group 64 and norm batch or frozen, "
+            "or take resnet101 out of networks.backbones."
+        )
+    if net.norm == "frozen" and fresh and not pretrained:
+        raise Refusal(
+            f"{key} is to begin from random weights, but networks.deeplabv2.norm is frozen, which "
+            "needs statistics: name weights in networks.backbones.resnet101, or set norm batch or "
+            "group."
+        )
+
+
+def _check_batch(params: Params, key: str, network: str) -> None:
+    if params.training.segmenter.batch < 2:
+        raise Refusal(
+            f"{key} is {network}, which normalises one value an image over the batch, but "
+            "training.segmenter.batch is 1; set it to 2 or more."
+        )
 
 
 def _check_switches(key: str, run: Adaptation) -> None:

@@ -1,10 +1,24 @@
-"""Sections of params.yaml for MADAN+ (CLA and CAG) and for self-training."""
+"""Sections of params.yaml for MADAN+ (CLA, CAG), self-training and training by network."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from madan.keys import Count, Fraction, Model, Positive, Size, Weight
+
+
+class SegmenterChanges(Model):
+    """What supervised training of one kind of network has otherwise than training.segmenter."""
+
+    optimizer: Literal["adamw", "sgd"] | None = None
+    lr: Positive | None = None
+    momentum: Fraction | None = None
+    weight_decay: Weight | None = None
+    schedule: Literal["constant", "one-cycle", "poly"] | None = None
+    power: Positive | None = None
+    head_lr: Positive | None = Field(
+        None, description="the classifier's learning rate, in units of lr"
+    )
 
 
 class Cla(Model):

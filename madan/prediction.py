@@ -24,8 +24,15 @@ from madan import (
 )
 from madan.datasets import Array
 from madan.drn26 import Net
+from madan.network_settings import (
+    AnySegmenterNetwork,
+    DeeplabV2Network,
+    Drn26Network,
+    SegmenterNetwork,
+    TorchvisionNetwork,
+)
 from madan.progress import Meter
-from madan.schema import Drn26Network, Export, Refusal, SegmenterNetwork
+from madan.schema import Export, Refusal
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IN_MOSAIC = 6
@@ -58,8 +65,14 @@ def segmenter(weights: Path) -> Net:
     """F, or a translator's F_A, as a weights file describes it; Refusal when it holds neither."""
     story = checkpoints.story(weights)
     told = story.get("settings", {}).get("networks", {})
-    kinds = {"segmenter": SegmenterNetwork, "drn26": Drn26Network}
-    found = [kind(**told[name]) for name, kind in kinds.items() if name in told]
+    kinds = {
+        "segmenter": SegmenterNetwork, "drn26": Drn26Network, "deeplabv2": DeeplabV2Network,
+    }  # fmt: skip
+    found: list[AnySegmenterNetwork] = [
+        kind(**told[name]) for name, kind in kinds.items() if name in told
+    ]
+    of_torchvision = [name.partition("/") for name in told if name.startswith("torchvision/")]
+    found += [TorchvisionNetwork(name=name) for _, _, name in of_torchvision]
     if not found:
         raise Refusal(f"{weights} does not say what its segmenter is like, or holds none.")
     net = segmentation.build(found[0])

@@ -24,12 +24,16 @@ from madan.checkpoints import KEY, architecture, describe
 from madan.drn26 import DRN26
 from madan.fcn8s import FCN8s
 from madan.generator import Generator
-from madan.schema import Networks, Refusal
+from madan.network_settings import BACKBONES, Networks
+from madan.schema import Refusal
 
 Verdict = Literal["matched", "renamed", "ignored", "filled", "missing", "surplus", "misshapen"]
 WRONG = ("missing", "surplus", "misshapen")
 TORCHVISION = "torchvision"
-NAMES = {"fcn8s": "F", "drn26": "F", "generator": "G", "vgg16": "VGG"}  # in the file written
+NAMES = {  # in the file written
+    "fcn8s": "F", "drn26": "F", "generator": "G", "vgg16": "VGG",
+    **dict.fromkeys(BACKBONES, "backbone"),
+}  # fmt: skip
 # Where a file with more than weights keeps them.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SHOWN = 6  # keys of one verdict and reason in the printed report; the JSON has all
@@ -53,11 +57,11 @@ def bring(
 ) -> None:
     """Write the weights in a file to `out`, as safetensors, and a JSON report of every key.
 
-    file is a path, or `torchvision`, which fetches its VGG-16; network is what it is said to hold,
+    file is a path, or `torchvision`, which fetches its own; network is what it is said to hold,
     or None. With as_released the skip heads of FCN-8s are zero, as the release's loader leaves
     them. Refusal where the file cannot be read or used; then there is the report alone.
     """
-    found, lines = _fetched() if file == TORCHVISION else _read(Path(file))
+    found, lines = _fetched(network or "vgg16") if file == TORCHVISION else _read(Path(file))
     plain = {key.removeprefix("module."): value for key, value in found.items()}
     kind = architecture(plain)
     if kind != (network or kind) or kind not in NAMES:
@@ -92,6 +96,8 @@ def match(
     if network == "vgg16":
         plain = {key.removeprefix("module."): value for key, value in found.items()}
         return _as_fcn8s(plain, wanted)
+    if network in BACKBONES:
+        return _as_backbone(found, wanted, network)
     return account(found, wanted, network, as_released)
 
 
@@ -99,6 +105,10 @@ def skeleton(network: str, networks: Networks) -> dict[str, Tensor]:
     """Keys of a network of params.yaml, with tensors of their shapes and no content."""
     classes = len(labels.CLASSES)
     with torch.device("meta"):
+        if network in BACKBONES:
+            from torchvision.models import get_model
+
+            return get_model(network, weights=None).state_dict()
         if network == "drn26":
             return DRN26(classes=classes, **networks.drn26.model_dump()).state_dict()
         if network == "generator":
@@ -243,11 +253,30 @@ def _unpickled(path: Path) -> Any:
     raise Refusal(f"{path} is damaged, or no file of weights: fetch it again.")
 
 
-def _fetched() -> tuple[dict[str, Tensor], list[Line]]:
-    """VGG-16 trained on ImageNet, by torchvision's own loader, which keeps it in its cache."""
-    from torchvision.models import VGG16_Weights
+def _fetched(network: str) -> tuple[dict[str, Tensor], list[Line]]:
+    """A network trained on ImageNet, by torchvision's own loader, which keeps it in its cache."""
+    from torchvision.models import get_model_weights
 
-    return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True), []
+    weights: Any = get_model_weights(network)
+    return weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True), []
+
+
+def _as_backbone(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], network: str
+) -> tuple[dict[str, Tensor], list[Line]]:
+    """The weights below the classifier of a network of torchvision, by the keys of a backbone."""
+
+    def inside(key: str) -> str:
+        return key.removeprefix("module.").removeprefix("features.")
+
+    def outside(key: str) -> bool:
+        return key.removeprefix("module.").startswith(("fc.", "classifier."))
+
+    old = {inside(key): key for key in found if not outside(key)}
+    needed = {inside(key): value for key, value in wanted.items() if not outside(key)}
+    weights, lines = account({new: found[key] for new, key in old.items()}, needed, network, False)
+    ignored = [Line(k, "", "ignored", "F has another head") for k in found if outside(k)]
+    return weights, ignored + [line._replace(key=old.get(line.key, "")) for line in lines]
 
 
 def _as_fcn8s(
@@ -322,7 +351,7 @@ def _fill(
             more.append(Line("", key, "filled", "zero, as the release's loader leaves it"))
         elif key in named:
             continue
-        elif network == "drn26" and key.endswith("num_batches_tracked"):
+        elif network in ("drn26", *BACKBONES) and key.endswith("num_batches_tracked"):
             weights[key] = torch.zeros((), dtype=value.dtype)
             more.append(Line("", key, "filled", "a counter that files before torch 0.4.1 lack"))
         else:

@@ -2,15 +2,21 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
 from madan import labels
-from madan.keys import Count, Fraction, Model, Positive, Refusal, Size, Weight
-from madan.method_settings import Cag, Cla, SelfTraining
+from madan.keys import Count, Fraction, Model, Name, Positive, Refusal, Size, Weight
+from madan.method_settings import Cag, Cla, SegmenterChanges, SelfTraining
+from madan.network_settings import (
+    AnySegmenterNetwork,
+    Backbone,
+    NetworkName,
+    Networks,
+    TorchvisionNetwork,
+)
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Address = Annotated[
     str, Field(pattern=r"^(segmenters|translators|adaptations|released)/[a-z0-9][a-z0-9-]*$")
 ]
@@ -84,72 +90,6 @@ class Dataset(Model):
     known_damage: str
 
 
-class GeneratorNetwork(Model):
-    """ResNet generator of CycleGAN; the paper's is 64, 9, 7, transposed, without the rest."""
-
-    ngf: Count
-    blocks: Count
-    end_kernel: Literal[3, 5, 7]
-    upsample: Literal["transposed", "nearest"]
-    dropout: bool
-    colour: bool = Field(description="add a learnable 3x3 colour matrix before the tanh")
-
-
-class DiscriminatorNetwork(Model):
-    """PatchGAN; the paper's is 64, 3, instance."""
-
-    ndf: Count
-    layers: Count
-    norm: Literal["instance", "none"]
-
-
-class SegmenterNetwork(Model):
-    """FCN-8s; the paper's is VGG-16 with a head of 4096, 7x7 and padding 100."""
-
-    widths: tuple[Count, Count, Count, Count, Count]
-    convs: tuple[Count, Count, Count, Count, Count]
-    pools: tuple[Literal[0, 1], Literal[0, 1], Literal[0, 1], Literal[0, 1], Literal[0, 1]]
-    head: Count
-    head_kernel: Literal[1, 3, 5, 7]
-    norm: Literal["none", "group"]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    padding: Literal[1, 100]
-    pretrained: Name | None = Field(
-        None, description="VGG-16 trained on ImageNet, of `released`, that runs begin with"
-    )
-
-
-class Drn26Network(Model):
-    """DRN-C-26; the released judge has width 1."""
-
-    width: float = Field(ge=1 / 16, description="times the released channels, 16 to 512")
-
-
-class FeatureDiscriminatorNetwork(Model):
-    """ADDA's discriminator of 1x1 convolutions on scores or features."""
-
-    hidden: tuple[Count, Count]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-
-
-class SourceDiscriminatorsNetwork(Model):
-    """MDAN's head: channels that features are reduced to, and its hidden layers."""
-
-    reduced: Count
-    hidden: Annotated[list[Count], Field(min_length=1)]
-
-
-class Networks(Model):
-    """Sizes of the networks."""
-
-    segmenter: SegmenterNetwork
-    drn26: Drn26Network
-    generator: GeneratorNetwork
-    discriminator: DiscriminatorNetwork
-    feature_discriminator: FeatureDiscriminatorNetwork
-    source_discriminators: SourceDiscriminatorsNetwork
-
-
 class ClassWeights(Model):
     """Weight of a class in the cross-entropy: min(cap, frequency ** -power)."""
 
@@ -164,7 +104,11 @@ class SegmenterTraining(Model):
     steps: Count
     batch: Count = Field(description="images a step, shared evenly between the sets of train_on")
     crop: Size
-    schedule: Literal["constant", "one-cycle"]
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Fraction = Field(0.9, description="of sgd")
+    schedule: Literal["constant", "one-cycle", "poly"]
+    power: Positive = Field(0.9, description="of poly: lr falls as (1 - step / steps) ** power")
+    head_lr: Positive = Field(1, description="the classifier's learning rate, in units of lr")
     weight_decay: Weight
     flip: bool
     jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
@@ -247,6 +191,9 @@ class Training(Model):
     """Schedules; `threads` belongs to the settings because sums depend on it."""
 
     segmenter: SegmenterTraining
+    by_network: dict[NetworkName, SegmenterChanges] = Field(
+        {}, description="what the training of a kind of network has otherwise"
+    )
     translator: TranslatorTraining
     adaptation: AdaptationTraining
     cla: Cla
@@ -310,7 +257,7 @@ class Segmenter(Model):
     """A run of supervised training: F_i, F_A's start, the final F or the oracle."""
 
     train_on: Annotated[list[str], Field(min_length=1)]
-    network: Literal["fcn8s", "drn26"] = "fcn8s"
+    network: NetworkName = "fcn8s"
     start: Address | None = None
     steps: Count | None = None
     oracle: bool = False
@@ -319,8 +266,8 @@ class Segmenter(Model):
 class Released(Model):
     """Weights that others published: imported, not trained."""
 
-    file: str = Field(description="a .pth; or torchvision, which fetches its VGG-16")
-    network: Literal["fcn8s", "drn26", "generator", "vgg16"]
+    file: str = Field(description="a .pth; or torchvision, which fetches what it has of ImageNet")
+    network: Literal["fcn8s", "drn26", "generator", "vgg16"] | Backbone
     as_released: bool = Field(
         False, description="without the skip heads, which the release's loader drops"
     )
@@ -466,8 +413,14 @@ class Params(Model):
         after = isinstance(run, Adaptation) and run.method == "adda"
         return self.segmenters[str(run.start)].train_on if after else run.train_on
 
+    def learning(self, architecture: str) -> SegmenterTraining:
+        """training.segmenter as a kind of network has it."""
+        changes = self.training.by_network.get(cast(NetworkName, architecture))
+        own = changes.model_dump(exclude_none=True) if changes else {}
+        return self.training.segmenter.model_copy(update=own)
+
     def architecture(self, address: str) -> str:
-        """Which network the segmenter of a run is: fcn8s or drn26."""
+        """Which network the segmenter of a run is: one of NetworkName."""
         kind, name = address.split("/")
         if kind == "released":
             return self.released[name].network
@@ -488,10 +441,14 @@ class Params(Model):
         """Address of what `name/DOMAIN` is stylised by: a translator, or a released generator."""
         return f"{'released' if name in self.released else 'translators'}/{name}"
 
-    def network(self, address: str) -> SegmenterNetwork | Drn26Network:
+    def network(self, address: str) -> AnySegmenterNetwork:
         """Sizes of the network that the segmenter of a run is."""
-        drn26 = self.architecture(address) == "drn26"
-        return self.networks.drn26 if drn26 else self.networks.segmenter
+        kind, _, name = self.architecture(address).partition("/")
+        if kind == "torchvision":
+            return TorchvisionNetwork(name=name)
+        if kind == "deeplabv2-resnet101":
+            return self.networks.deeplabv2
+        return self.networks.drn26 if kind == "drn26" else self.networks.segmenter
 
     def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
         """The run of that kind and name; Refusal when params.yaml has none."""

@@ -35,8 +35,9 @@ from madan.datasets import Pictures
 from madan.discriminators import ImagePool, PatchGAN
 from madan.drn26 import Net
 from madan.generator import Generator
-from madan.schema import Networks, TranslatorTraining
+from madan.network_settings import Networks
 from madan.schema import Translator as Run
+from madan.schema import TranslatorTraining
 
 
 class Scale(NamedTuple):

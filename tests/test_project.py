@@ -17,11 +17,11 @@ from madan import config, schema
 from madan.graph import Graph
 
 LEVELS = [
-    {"__init__", "startup", "labels", "published", "keys", "method_settings", "schema", "runs",
-     "method_checks", "checks", "config"},
+    {"__init__", "startup", "labels", "published", "keys", "network_settings",
+     "method_settings", "schema", "runs", "method_checks", "checks", "config"},
     {"certificates", "graph", "guard", "looks", "scene", "miniature", "native", "layouts",
-     "datasets", "verify", "batches", "context", "generator", "discriminators", "fcn8s", "drn26",
-     "checkpoints", "progress", "parallel", "states", "devices"},
+     "datasets", "verify", "batches", "context", "backbones", "generator", "discriminators",
+     "fcn8s", "drn26", "checkpoints", "progress", "parallel", "states", "devices"},
     {"losses", "scores", "training", "released", "adversarial"},
     {"translation", "stylisation", "segmentation", "adaptation", "category", "mdan",
      "self_training", "evaluation"},
