@@ -247,13 +247,12 @@ def segmenter(graph: Graph, address: str, seed: int) -> Any:
 
 def untrained(graph: Graph, address: str, seed: int) -> Any:
     """F as a run that starts from no other begins: random, or from VGG-16 trained on ImageNet."""
-    from madan import checkpoints, segmentation, training
+    from madan import segmentation, training
 
     net = segmentation.build(graph.params.network(address))
     pretrained = runs.pretrained(graph.params, address)
     if pretrained:
-        # The score layers are F's own, and so is a head that VGG-16 has not.
-        checkpoints.load(weights(graph, pretrained, seed), "VGG", net, but=("vgg_head", "score"))
+        segmentation.pretrain(net, weights(graph, pretrained, seed))
     return training.compiled(net, graph.params.training.compile)
 
 

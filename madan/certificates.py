@@ -26,6 +26,7 @@ KEYS = ("content", "settings", "code", "inputs", "data")
 UNCERTIFIED = {
     "__init__",
     "keys",
+    "network_settings",
     "method_settings",
     "schema",
     "runs",

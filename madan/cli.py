@@ -331,7 +331,8 @@ def segment(
     job = assembly.training_run(graph, artefact, processes)
     net = assembly.start(graph, f"segmenters/{run}", seed)
     sets = [assembly.pictures(graph, item, seed, labelled=True) for item in settings.train_on]
-    method = segmentation.Supervised(net, sets, params.training.segmenter, job.steps, seed)
+    learning = params.learning(settings.network)
+    method = segmentation.Supervised(net, sets, learning, job.steps, seed)
     assembly.train(graph, artefact, method, job, method.modules)
 
 

@@ -309,7 +309,8 @@ class Graph:
             "seed": seed,
             "run": run.model_dump(exclude={"steps"}),
             "training": training,
-            "networks": params.networks.model_dump(include=set(self._networks(artefact))),
+            "networks": params.networks.model_dump(include=set(self._networks(artefact)))
+            | {name: {} for name in self._networks(artefact) if name.startswith("torchvision/")},
         }
 
     def _shown_settings(self, artefact: Artefact) -> dict[str, Any]:
@@ -336,11 +337,14 @@ class Graph:
         if isinstance(run, Translator):
             unread = {"stylise_precision"} | (set() if run.cag else {"cag"})
             return {"translator": training.translator.model_dump(exclude=unread) | steps}
+        learning = self.params.learning(
+            self.params.architecture(f"{artefact.kind}/{artefact.name}")
+        )
         if isinstance(run, Segmenter):
-            return {"segmenter": training.segmenter.model_dump() | steps}
+            return {"segmenter": learning.model_dump() | steps}
         if run.method == "adda":
             return {"adaptation": self.params.alignment(run).model_dump() | steps}
-        section = {"segmenter": training.segmenter.model_dump() | steps}
+        section = {"segmenter": learning.model_dump() | steps}
         if run.method == "mdan":
             return section | {"mdan": self.params.mdan(run).model_dump()}
         if run.method == "self-training":
@@ -529,9 +533,9 @@ class Graph:
         segmenters = [need for need in needs(self.params, address) if need[0] != "t"]
         if not isinstance(run, Translator) or run.task:
             segmenters.append(address)
-        sizes = {"fcn8s": "segmenter", "drn26": "drn26"}
+        sizes = {"fcn8s": "segmenter", "drn26": "drn26", "deeplabv2-resnet101": "deeplabv2"}
         kinds = [self.params.architecture(each) for each in segmenters]
-        found = [sizes[kind] for kind in kinds if kind in sizes]
+        found = [sizes.get(kind, kind) for kind in kinds if kind in sizes or "/" in kind]
         return _once([*own, *found])
 
     def _data(self, run: Run, seed: int) -> list[Artefact]:

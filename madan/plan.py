@@ -317,7 +317,7 @@ def _training_job(graph: Graph, artefact: Artefact, scratch: Path) -> Job:
     elif isinstance(run, Segmenter):
         net = build(artefact.name)
         sets = [noise(item) for item in run.train_on]
-        method = segmentation.Supervised(net, sets, params.training.segmenter, steps, seed)
+        method = segmentation.Supervised(net, sets, params.learning(run.network), steps, seed)
         given = [net]
     else:
         net = segmentation.build(params.network(f"adaptations/{artefact.name}"))
