@@ -52,17 +52,17 @@ class CategoryAlignment:
         `source` and `target` are features [B, C, h, w], `truth` the sources' train ids [B, H, W],
         `scores` F's of the target [B, 19, H, W]. No gradient reaches F.
         """
-        found, right = [], []
+        sides, right = [], []
         for features, is_source, weights in (
             (source, True, self._weights(source, one_hot(truth))),
             (target, False, self._target_weights(target, scores)),
         ):
             logits = self.discriminators(cells(features.detach(), self.settings.cell))
-            found.append(losses.category(logits, is_source, weights))
+            sides.append(losses.category(logits, is_source, weights))
             correct = (logits.argmax(1) == int(is_source)) * weights
             present = weights.sum((1, 2, 3)).clamp_min(1)
             right.append((correct.sum((1, 2, 3)) / present).mean())
-        return (found[0] + found[1]) / 2, (right[0] + right[1]) / 2
+        return (sides[0] + sides[1]) / 2, (right[0] + right[1]) / 2
 
     def _target_weights(self, features: Tensor, scores: Tensor) -> Tensor:
         scores = scores.detach()

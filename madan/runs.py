@@ -27,8 +27,8 @@ def pretrained(params: Params, address: str) -> str | None:
     """Address of the weights trained on ImageNet that a segmenter begins with, if any."""
     kind = params.architecture(address)
     begin = params.networks.segmenter.pretrained if kind == "fcn8s" else None
-    if found := backbone(kind):
-        begin = params.networks.backbones.get(found)
+    if name := backbone(kind):
+        begin = params.networks.backbones.get(name)
     return f"released/{begin}" if begin else None
 
 

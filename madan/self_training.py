@@ -71,14 +71,14 @@ class SelfTraining:
         """Add up the student's gradient of a weighted cross-entropy; return it without weight."""
         total, count = self.task.total(truth), self.task.settings.accumulate
         trust = torch.ones_like(truth) if confidence is None else confidence
-        found = 0.0
+        summed = 0.0
         for x, y, c in zip(*(t.chunk(count) for t in (images, truth, trust)), strict=True):
             scores, _ = self.task.view(x)
             given = None if confidence is None else c
             loss = losses.task(scores, y, self.task.weights, total, given)
             (weight * loss).backward()
-            found += loss.item()
-        return found
+            summed += loss.item()
+        return summed
 
     @torch.no_grad()
     def _pseudo_labels(self, x_target: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,14 +88,14 @@ class SelfTraining:
         """
         settings = self.task.settings
         self.teacher.eval()
-        found, confident = [], []
+        labelled, confident = [], []
         for x in x_target.chunk(settings.accumulate):
             with training.autocast(settings.precision):
                 scores = self.teacher(batches.imagenet(x))
             probability, classes = scores.float().softmax(1).max(1)
-            found.append(classes)
+            labelled.append(classes)
             confident.append(probability >= self.settings.threshold)
-        return torch.cat(found), parallel.mean(torch.cat(confident).float().mean())
+        return torch.cat(labelled), parallel.mean(torch.cat(confident).float().mean())
 
     def _target(self, step: int) -> Tensor:
         """Images of the target as they are, in the rows of the sources' images of this process."""
