@@ -2,7 +2,9 @@
 
 After L_task: ADDA (Tzeng et al. 2017) as CyCADA applies it to segmentation, where F starts from
 the segmenter trained on adapted images, a frozen copy of which gives the source side. Along with
-L_task: stage 3 of the paper, where D_F sees one F on both sides. MDAN is in mdan.py.
+L_task: stage 3 of the paper, where D_F sees one F on both sides, and that of MADAN+, where a
+discriminator for each class sees it, too (category.py). MDAN is in mdan.py,
+self-training in self_training.py.
 """
 
 import copy
@@ -14,18 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madan import batches, labels, losses, parallel, training
+from madan.category import CategoryAlignment
 from madan.datasets import TrainingSet
 from madan.discriminators import FeatureDiscriminator
 from madan.drn26 import Net
 from madan.mdan import Mdan
+from madan.method_settings import Cla
+from madan.network_settings import FeatureDiscriminatorNetwork
 from madan.schema import (
     Adaptation,
     AdaptationTraining,
-    FeatureDiscriminatorNetwork,
     Params,
     Refusal,
+    started,
 )
 from madan.segmentation import Supervised, shares
+from madan.self_training import SelfTraining
 
 
 class Accuracy(nn.Module):
@@ -122,7 +128,10 @@ class Adda:
 
 
 class Feat:
-    """L_task and L_feat together: F learns from labels while D_F tells F(x'_i) from F(x_T)."""
+    """L_task and L_feat together: F learns from labels while D_F tells F(x'_i) from F(x_T).
+
+    With settings for CLA, F also plays against one discriminator for each class (MADAN+).
+    """
 
     def __init__(
         self,
@@ -130,11 +139,17 @@ class Feat:
         target: TrainingSet,
         settings: AdaptationTraining,
         network: FeatureDiscriminatorNetwork,
+        cla: Cla | None = None,
     ):
         self.task, self.target, self.settings, self.net = task, target, settings, task.net
         self.discriminator = discriminator(task.net, settings, network)
-        self.modules = {"F": task.net, "DF": self.discriminator}
+        self.modules: dict[str, nn.Module] = {"F": task.net, "DF": self.discriminator}
         self.optimizers = {**task.optimizers, "DF": descent(self.discriminator, settings)}
+        self.category = None
+        if cla is not None:
+            self.category = CategoryAlignment(task.net.head, cla, settings, network)
+            self.modules["DC"] = self.category.discriminators
+            self.optimizers["DC"] = self.category.optimizer
 
     def update(self, step: int) -> dict[str, float]:
         """One step of F against D_F as it stands, and one of D_F on what F then showed."""
@@ -156,33 +171,43 @@ class Feat:
         weights = self.task.weights
         scores, features = self.task.view(images)
         source = view(scores, features, self.settings)
-        target = view(*self.task.view(x_target), self.settings)
+        scores_target, features_target = self.task.view(x_target)
+        target = view(scores_target, features_target, self.settings)
         task = losses.task(scores, truth, weights, total)
         self.discriminator.requires_grad_(False)
         feat = share * losses.domain(self.discriminator(target.seen), True, target.classes)
-        (task + self.settings.weight * feat).backward()
+        loss, figures = task + self.settings.weight * feat, {"task": task, "feat": feat}
+        if self.category:
+            figures["cla"] = share * self.category.align(features_target, scores_target)
+            loss = loss + self.category.settings.weight * figures["cla"]
+        loss.backward()
         self.discriminator.requires_grad_(True)
         d_loss, right = tell(self.discriminator, source.detach(), target.detach())
         (share * d_loss).backward()
-        return {
-            "task": task.item(),
-            "feat": feat.item(),
-            "d_feat": share * d_loss.item(),
-            "accuracy": share * right.item(),
-        }
+        figures |= {"d_feat": share * d_loss, "accuracy": share * right}
+        if self.category:
+            sides = features, truth, features_target, scores_target
+            d_loss, right = self.category.discriminate(*sides)
+            (share * d_loss).backward()
+            figures |= {"d_cla": share * d_loss, "cla_accuracy": share * right}
+        return {name: value.item() for name, value in figures.items()}
 
 
 def build(
     params: Params, run: Adaptation, net: Net, sets: Sequence[TrainingSet], target: TrainingSet,
     steps: int, seed: int,
-) -> Adda | Feat | Mdan:  # fmt: skip
+) -> Adda | Feat | Mdan | SelfTraining:  # fmt: skip
     """The method of a run; the sets carry labels except for adda, which needs none."""
     networks, settings = params.networks, params.alignment(run)
     if run.method == "adda":
         return Adda(net, sets, target, settings, networks.feature_discriminator, seed)
-    task = Supervised(net, sets, params.training.segmenter, steps, seed)
+    kind = next(map(params.architecture, started(run)), "fcn8s")
+    task = Supervised(net, sets, params.learning(kind), steps, seed)
     if run.method == "feat":
-        return Feat(task, target, settings, networks.feature_discriminator)
+        cla = params.training.cla if run.cla else None
+        return Feat(task, target, settings, networks.feature_discriminator, cla)
+    if run.method == "self-training":
+        return SelfTraining(task, target, params.self_training(run), run.masked)
     return Mdan(task, target, params.mdan(run), networks.source_discriminators)
 
 

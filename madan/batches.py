@@ -56,15 +56,15 @@ def _permutation(seed: int, name: str, epoch: int, count: int) -> np.ndarray:
 
 def draw(
     pictures: TrainingSet, seed: int, step: int, batch: int, crop: tuple[int, int], flip: bool,
-    labelled: bool = False, device: torch.device = CPU,
+    labelled: bool = False, device: torch.device = CPU, rows: Sequence[int] | None = None,
 ) -> Batch:  # fmt: skip
     """One step's images, and labels where asked for, cropped to (h, w) and mirrored alike.
 
-    Of several processes each gets its share of the `batch` images.
+    Of several processes each gets its share of the `batch` images, or those in `rows`.
     """
     rng = stream(seed, f"crop {pictures.name}", step)
     height, width = crop
-    images, truths, mine = [], [], parallel.share(batch)
+    images, truths, mine = [], [], parallel.share(batch) if rows is None else rows
     for row, index in enumerate(order(seed, pictures.name, step, batch, len(pictures))):
         image = pictures.image(index)
         if image.shape[0] < height or image.shape[1] < width:
@@ -110,16 +110,17 @@ def imagenet(images: Tensor) -> Tensor:
 
 def jitter(
     images: Tensor, amount: float, seed: int, step: int,
-    rows: Sequence[int] | None = None, batch: int | None = None,
+    rows: Sequence[int] | None = None, batch: int | None = None, name: str = "jitter",
 ) -> Tensor:  # fmt: skip
     """Brightness, contrast and saturation of each image scaled by factors in 1 +- amount.
 
-    Where the images are only some of a batch, `rows` says which of `batch` they are.
+    Where the images are only some of a batch, `rows` says which of `batch` they are; the factors
+    are a function of (seed, step, name).
     """
     if amount == 0:
         return images
     count = len(images) if batch is None else batch
-    factors = stream(seed, "jitter", step).uniform(1 - amount, 1 + amount, (3, count))
+    factors = stream(seed, name, step).uniform(1 - amount, 1 + amount, (3, count))
     factors = factors if rows is None else factors[:, list(rows)]
     brightness, contrast, saturation = (
         torch.from_numpy(f).to(images).view(-1, 1, 1, 1) for f in factors

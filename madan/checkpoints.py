@@ -19,9 +19,15 @@ KEY = "madan"
 MARKS = {
     "fcn8s": ("vgg.0.weight", "vgg_head.0.weight"),
     "drn26": ("conv1.weight", "layer8.0.conv1.weight"),
+    "deeplabv2-resnet101": ("backbone.conv1.weight", "classifier.convs.0.weight"),
+    "a ResNet segmenter of torchvision": ("backbone.conv1.weight", "classifier.4.weight"),
+    "a MobileNet segmenter of torchvision": ("backbone.0.0.weight", "backbone.16.0.weight"),
     "generator": ("model.1.weight", "model.4.weight"),
     "PatchGAN": ("model.0.weight", "model.2.weight"),
     "vgg16": ("features.0.weight", "features.28.weight"),
+    "resnet101": ("conv1.weight", "layer3.22.conv3.weight"),
+    "resnet50": ("conv1.weight", "layer3.5.conv3.weight"),  # after those with more blocks
+    "mobilenet_v3_large": ("features.0.0.weight", "features.16.0.weight"),
 }
 
 
@@ -111,7 +117,11 @@ def _opened(path: Path) -> safe_open:
 def _headers(path: Path) -> dict[str, Any]:
     """The header of a file, checked so far that it can be walked."""
     if not path.exists():
-        hint = f": make it with snakemake {path.parent}/digest" if _made_by_madan(path) else "."
+        hint = (
+            f": make it with snakemake {path.parent}/certificate.json"
+            if _made_by_madan(path)
+            else "."
+        )
         raise Refusal(f"{path} not found{hint}")
     try:
         headers.metadata(path)

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 from madan import folders, labels, published
-from madan.runs import check_kind, needs, stylable
+from madan.method_checks import check_methods
+from madan.network_settings import BACKBONES
+from madan.runs import batch_normalised, check_kind, needs, stylable
 from madan.schema import (
     Adaptation,
     Domain,
@@ -212,10 +214,11 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
 
 def _check_parts(params: Params, key: str, section: str) -> None:
     parts = getattr(params.training, section).accumulate
-    if parts > 1 and params.architecture(key.replace(".", "/")) == "drn26":
+    address = key.replace(".", "/")
+    if parts > 1 and batch_normalised(params, address):
         raise Refusal(
-            f"{key} is to train a drn26, which normalises over a whole batch, but "
-            f"training.{section}.accumulate is {parts}; set it to 1."
+            f"{key} is to train a {params.architecture(address)}, which normalises over a whole "
+            f"batch, but training.{section}.accumulate is {parts}; set it to 1."
         )
 
 
@@ -285,7 +288,7 @@ def _check_released(params: Params) -> None:
             raise Refusal(f"{key}.as_released is about skip heads, which only fcn8s has; drop it.")
         if name in params.translators:
             raise Refusal(f"{key} has the name of a translator; choose another.")
-        if entry.file == "torchvision" and entry.network != "vgg16":
+        if entry.file == "torchvision" and entry.network not in ("vgg16", *BACKBONES):
             raise Refusal(f"{key}.file is torchvision, which has no {entry.network} of 19 classes.")
     begun, net = params.networks.segmenter.pretrained, params.networks.segmenter
     if begun is None:
@@ -387,6 +390,7 @@ CHECKS = (
     _check_export,
     _check_released,
     _check_runs,
+    check_methods,
     _check_tables,
     _check_figures,
     _check_cycles,

@@ -252,7 +252,9 @@ def _open(path: Path) -> Array:
     try:
         return np.load(path, mmap_mode="r")
     except FileNotFoundError:
-        raise Refusal(f"{path} not found: make it with snakemake {path.parent}/digest") from None
+        raise Refusal(
+            f"{path} not found: make it with snakemake {path.parent}/certificate.json"
+        ) from None
     except (ValueError, EOFError) as error:
         raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
 
@@ -263,6 +265,8 @@ def _manifest(folder: Path) -> dict:
         manifest = json.loads(path.read_text())
         return {"items": manifest["items"], "pixels": np.array(manifest["pixels"], np.int64)}
     except FileNotFoundError:
-        raise Refusal(f"{path} not found: make it with snakemake {folder}/digest") from None
+        raise Refusal(
+            f"{path} not found: make it with snakemake {folder}/certificate.json"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise Refusal(f"{path} is damaged ({error}): delete {folder} and run again.") from None

@@ -76,6 +76,35 @@ class FeatureDiscriminator(nn.Module):
         return logits if self.classes == 1 else logits.unflatten(1, (2, self.classes))
 
 
+class CategoryDiscriminators(nn.Module):
+    """A FeatureDiscriminator of its own for each class (MADAN+), computed side by side.
+
+    The hidden layers are convolutions in as many groups as there are classes, so no class shares a
+    weight with another.
+    """
+
+    def __init__(
+        self, *, channels: int, hidden: Sequence[int], dropout: float, classes: int
+    ) -> None:
+        """Build with two hidden 1x1 layers of these widths for each class, and their dropout."""
+        super().__init__()
+        self.classes = classes
+        first, second = (classes * width for width in hidden)
+        self.D = nn.Sequential(
+            nn.Conv2d(channels, first, 1),
+            nn.Dropout2d(dropout),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(first, second, 1, groups=classes),
+            nn.Dropout2d(dropout),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(second, 2 * classes, 1, groups=classes),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Judge features [B,channels,h,w]: logits [B,2,classes,h,w], target and source."""
+        return self.D(features).unflatten(1, (self.classes, 2)).transpose(1, 2)
+
+
 class SourceDiscriminators(nn.Module):
     """MDAN's head, one judge for each source: features [B,channels,h,w] to logits [B,2,sources].
 

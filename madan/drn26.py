@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from madan import parallel
+from madan.backbones import Segmenter
 from madan.fcn8s import FCN8s
 from madan.schema import Refusal
 
@@ -95,7 +96,7 @@ class DRN26(nn.Module):
         return super().train(mode)
 
 
-Net = FCN8s | DRN26  # The segmenter F may be either.
+Net = FCN8s | DRN26 | Segmenter  # The segmenter F may be any of these.
 
 
 def _convolution(channels: int, width: int, kernel: int, stride: int, dilation: int) -> nn.Conv2d:

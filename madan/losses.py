@@ -29,13 +29,18 @@ def semantic_consistency(adapted: Tensor, source: Tensor) -> Tensor:
 
 
 def task(
-    scores: Tensor, truth: Tensor, weights: Tensor | None, total: Tensor | None = None
-) -> Tensor:
+    scores: Tensor, truth: Tensor, weights: Tensor | None, total: Tensor | None = None,
+    confidence: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """L_task: cross-entropy of F(x'_i) against y_i [B, H, W]; 0 where every pixel is ignored.
 
     `total` is what the sum over pixels is divided by, `task_total` of this batch if none is given.
+    `confidence` [B, H, W] multiplies the loss of each pixel, and not that divisor.
     """
-    loss = F.cross_entropy(scores, truth, weights, ignore_index=labels.IGNORE, reduction="sum")
+    how = "sum" if confidence is None else "none"
+    loss = F.cross_entropy(scores, truth, weights, ignore_index=labels.IGNORE, reduction=how)
+    if confidence is not None:
+        loss = (loss * confidence).sum()
     total = task_total(truth, weights) if total is None else total
     return loss / total.to(loss).clamp_min(torch.finfo(loss.dtype).tiny)
 
@@ -56,6 +61,24 @@ def domain(logits: Tensor, is_source: bool, classes: Tensor | None = None) -> Te
     if classes is None:
         return F.cross_entropy(logits, truth)
     return (F.cross_entropy(logits, truth, reduction="none") * classes).sum(1).mean()
+
+
+def category(logits: Tensor, is_source: bool, weights: Tensor) -> Tensor:
+    """L_CLA: sum over classes and cells of weights [B, K, h, w] times the cross-entropy of the
+    class's two logits [B, 2, K, h, w] against source (1) or target (0), mean over images.
+    """
+    truth = logits.new_full((len(logits), *logits.shape[2:]), int(is_source)).long()
+    entropy = F.cross_entropy(logits, truth, reduction="none")
+    return (entropy * weights).sum((1, 2, 3)).mean()
+
+
+def category_weights(shares: Tensor) -> Tensor:
+    """Shares [B, K, h, w] of a class in the cells, divided by their sum over the image's cells.
+
+    A class that an image does not have weighs 0 there, and every other class 1.
+    """
+    total = shares.sum((2, 3), keepdim=True)
+    return shares / total.where(total > 0, 1)
 
 
 def soft_maximum(values: Tensor, gamma: float | None) -> Tensor:

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from madan import losses, parallel, training
 from madan.datasets import TrainingSet
 from madan.discriminators import SourceDiscriminators, reverse
-from madan.schema import MdanTraining, SourceDiscriminatorsNetwork
+from madan.network_settings import SourceDiscriminatorsNetwork
+from madan.schema import MdanTraining
 from madan.segmentation import Supervised
 
 

@@ -6,7 +6,7 @@ A photo that cannot be read is reported at the end, and the others have their tu
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,10 +30,17 @@ from madan import (
 from madan.datasets import Array
 from madan.drn26 import Net
 from madan.inert import inert
+from madan.network_settings import (
+    AnySegmenterNetwork,
+    DeeplabV2Network,
+    Drn26Network,
+    SegmenterNetwork,
+    TorchvisionNetwork,
+)
 from madan.outputs import Outputs
 from madan.photos import Photos
 from madan.progress import Meter
-from madan.schema import Drn26Network, Export, Refusal, SegmenterNetwork
+from madan.schema import Export, Refusal
 
 IN_MOSAIC = 6
 # F halves at most this often, so that tiles that begin on it are seen in the phase of the whole.
@@ -62,8 +69,12 @@ def segmenter(weights: Path) -> Net:
     """
     told = checkpoints.story(weights).get("settings")
     told = told.get("networks") if isinstance(told, Mapping) else None
-    kinds = {"segmenter": SegmenterNetwork, "drn26": Drn26Network}
-    held = {name: told[name] for name in kinds if isinstance(told, Mapping) and name in told}
+    kinds = {
+        "segmenter": SegmenterNetwork, "drn26": Drn26Network, "deeplabv2": DeeplabV2Network,
+    }  # fmt: skip
+    told = told if isinstance(told, Mapping) else {}
+    held: dict[str, Any] = {name: told[name] for name in kinds if name in told}
+    held |= {name: {} for name in told if str(name).startswith("torchvision/")}
     name = "F" if checkpoints.holds(weights, "F") else "FA"
     if not held or not checkpoints.holds(weights, name):
         raise Refusal(
@@ -72,7 +83,12 @@ def segmenter(weights: Path) -> Net:
         )
     try:
         first = next(iter(held))
-        net = segmentation.build(kinds[first](**held[first]))
+        described: AnySegmenterNetwork = (
+            kinds[first](**held[first])
+            if first in kinds
+            else TorchvisionNetwork(name=first.removeprefix("torchvision/"))
+        )
+        net = segmentation.build(described)
     except (ValidationError, TypeError, RuntimeError) as error:
         raise Refusal(
             f"{weights} does not describe its segmenter as madan does "

@@ -23,13 +23,17 @@ from madan.drn26 import DRN26
 from madan.fcn8s import FCN8s
 from madan.generator import Generator
 from madan.inert import inert
+from madan.network_settings import BACKBONES, Networks
 from madan.outputs import Outputs, sha256
-from madan.schema import Networks, Refusal
+from madan.schema import Refusal
 
 Verdict = Literal["matched", "renamed", "ignored", "filled", "missing", "surplus", "misshapen"]
 WRONG = ("missing", "surplus", "misshapen")
 TORCHVISION = "torchvision"
-NAMES = {"fcn8s": "F", "drn26": "F", "generator": "G", "vgg16": "VGG"}  # in the file written
+NAMES = {  # in the file written
+    "fcn8s": "F", "drn26": "F", "generator": "G", "vgg16": "VGG",
+    **dict.fromkeys(BACKBONES, "backbone"),
+}  # fmt: skip
 _SHOWN = 6  # keys of one verdict and reason in the printed report; the JSON has all
 _SKIPS = ("score_pool3.weight", "score_pool3.bias", "score_pool4.weight", "score_pool4.bias")
 _SCORES = ("vgg_head.6.weight", "score_pool3.weight", "score_pool4.weight", "fc.weight")
@@ -52,14 +56,14 @@ def bring(
 ) -> None:  # fmt: skip
     """Write the weights in a file to `out`, as safetensors, and a JSON report of every key.
 
-    file is a path, or `torchvision`, which fetches its VGG-16; network is what it is said to hold,
+    file is a path, or `torchvision`, which fetches its own; network is what it is said to hold,
     or None. With as_released the skip heads of FCN-8s are zero, as the release's loader leaves
     them. Refusal where the file cannot be read or used, and then there is the report alone; where
     a file that madan did not write lies at `out` or `report`, and then there is neither. `own` is
     of a folder that is madan's own, in which no list is kept of what was written.
     """
     if file == TORCHVISION:
-        content: Any = _fetched()
+        content: Any = _fetched(network or "vgg16")
     elif not Path(file).is_file():
         raise Refusal(f"{file} not found; docs/data.md says where released weights are to be had.")
     else:
@@ -153,6 +157,9 @@ def match(
     if network == "vgg16":
         plain = {key.removeprefix(prefix): value for key, value in found.items()}
         return _as_fcn8s(plain, wanted)
+    if network in BACKBONES:
+        plain = {key.removeprefix(prefix): value for key, value in found.items()}
+        return _as_backbone(plain, wanted, network)
     return account(found, wanted, network, as_released, prefix)
 
 
@@ -160,6 +167,10 @@ def skeleton(network: str, networks: Networks) -> dict[str, Tensor]:
     """Keys of a network of params.yaml, with tensors of their shapes and no content."""
     classes = len(labels.CLASSES)
     with torch.device("meta"):
+        if network in BACKBONES:
+            from torchvision.models import get_model
+
+            return get_model(network, weights=None).state_dict()
         sizes = _sizes(network, networks)
         if network == "drn26":
             return DRN26(classes=classes, **sizes).state_dict()
@@ -257,11 +268,31 @@ def show(lines: Sequence[Line]) -> None:
     console.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 
 
-def _fetched() -> Mapping[str, Any]:
-    """VGG-16 trained on ImageNet, by torchvision's own loader, which keeps it in its cache."""
-    from torchvision.models import VGG16_Weights
+def _fetched(network: str) -> Mapping[str, Any]:
+    """A network trained on ImageNet, by torchvision's own loader, which keeps it in its cache."""
+    from torchvision.models import get_model_weights
 
-    return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    weights: Any = get_model_weights(network)
+    found: Mapping[str, Any] = weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    return found
+
+
+def _as_backbone(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], network: str
+) -> tuple[dict[str, Tensor], list[Line]]:
+    """The weights below the classifier of a network of torchvision, by the keys of a backbone."""
+
+    def inside(key: str) -> str:
+        return key.removeprefix("module.").removeprefix("features.")
+
+    def outside(key: str) -> bool:
+        return key.removeprefix("module.").startswith(("fc.", "classifier."))
+
+    old = {inside(key): key for key in found if not outside(key)}
+    needed = {inside(key): value for key, value in wanted.items() if not outside(key)}
+    weights, lines = account({new: found[key] for new, key in old.items()}, needed, network, False)
+    ignored = [Line(k, "", "ignored", "F has another head") for k in found if outside(k)]
+    return weights, ignored + [line._replace(key=old.get(line.key, "")) for line in lines]
 
 
 def _as_fcn8s(
@@ -339,7 +370,7 @@ def _fill(
             more.append(Line("", key, "filled", "zero, as the release's loader leaves it"))
         elif key in named:
             continue
-        elif network == "drn26" and key.endswith("num_batches_tracked"):
+        elif network in ("drn26", *BACKBONES) and key.endswith("num_batches_tracked"):
             weights[key] = torch.zeros((), dtype=value.dtype)
             more.append(Line("", key, "filled", "a counter that files before torch 0.4.1 lack"))
         else:

@@ -1,7 +1,9 @@
 """What a run stands on: the runs that it needs, what may be stylised and by what."""
 
 from collections.abc import Sequence
+from typing import cast
 
+from madan.network_settings import BACKBONES, Backbone
 from madan.schema import Params, Refusal, Translator, allowed, known, started
 
 
@@ -22,9 +24,27 @@ def needs(params: Params, address: str) -> list[str]:
 
 
 def pretrained(params: Params, address: str) -> str | None:
-    """Address of VGG-16's weights, for a segmenter that begins with them."""
-    begin = params.networks.segmenter.pretrained
-    return f"released/{begin}" if begin and params.architecture(address) == "fcn8s" else None
+    """Address of the weights trained on ImageNet that a segmenter begins with, if any."""
+    kind = params.architecture(address)
+    begin = params.networks.segmenter.pretrained if kind == "fcn8s" else None
+    if name := backbone(kind):
+        begin = params.networks.backbones.get(name)
+    return f"released/{begin}" if begin else None
+
+
+def backbone(architecture: str) -> Backbone | None:
+    """The backbone of a segmenter of this architecture; None where it has none of torchvision's."""
+    after = "-" if architecture.startswith("deeplabv2") else "_"
+    name = architecture.partition(after)[2]
+    return cast(Backbone, name) if name in BACKBONES else None
+
+
+def batch_normalised(params: Params, address: str) -> bool:
+    """Whether the segmenter of a run normalises over its batch, which then is not to be parted."""
+    kind = params.architecture(address)
+    if kind == "deeplabv2-resnet101":
+        return params.networks.deeplabv2.norm == "batch"
+    return kind == "drn26" or kind.startswith("torchvision/")
 
 
 def stylable(params: Params, key: str, word: str) -> list[str]:

@@ -2,13 +2,21 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from madan import labels
+from madan.keys import Count, Fraction, Model, Name, Positive, Refusal, Size, Weight
+from madan.method_settings import Cag, Cla, SegmenterChanges, SelfTraining
+from madan.network_settings import (
+    AnySegmenterNetwork,
+    Backbone,
+    NetworkName,
+    Networks,
+    TorchvisionNetwork,
+)
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Address = Annotated[
     str, Field(pattern=r"^(segmenters|translators|adaptations|released)/[a-z0-9][a-z0-9-]*$")
 ]
@@ -17,28 +25,13 @@ Judge = Annotated[
     Field(pattern=r"^(released/)?[a-z0-9][a-z0-9-]*$", description="a segmenter, or released/NAME"),
 ]
 Start = Annotated[str, Field(pattern=r"^(translators/)?[a-z0-9][a-z0-9-]*$")]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Size = Annotated[tuple[Count, Count], Field(description="height, width in pixels")]
 Level = Literal["scores", "features"]
 # auto: bf16 where the device has instructions for it; what it came to stands beside the result.
 Precision = Literal["fp32", "bf16", "auto"]
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
 ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
-
-
-class Refusal(Exception):
-    """What a person has to mend, as one sentence; commands end with it and exit code 1."""
-
-
-class Model(BaseModel):
-    """A section of params.yaml: no unknown keys, no changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Miniature(Model):
@@ -107,72 +100,6 @@ class Dataset(Model):
     known_damage: str
 
 
-class GeneratorNetwork(Model):
-    """ResNet generator of CycleGAN; the paper's is 64, 9, 7, transposed, without the rest."""
-
-    ngf: Count
-    blocks: Count
-    end_kernel: Literal[3, 5, 7]
-    upsample: Literal["transposed", "nearest"]
-    dropout: bool
-    colour: bool = Field(description="add a learnable 3x3 colour matrix before the tanh")
-
-
-class DiscriminatorNetwork(Model):
-    """PatchGAN; the paper's is 64, 3, instance."""
-
-    ndf: Count
-    layers: Count
-    norm: Literal["instance", "none"]
-
-
-class SegmenterNetwork(Model):
-    """FCN-8s; the paper's is VGG-16 with a head of 4096, 7x7 and padding 100."""
-
-    widths: tuple[Count, Count, Count, Count, Count]
-    convs: tuple[Count, Count, Count, Count, Count]
-    pools: tuple[Literal[0, 1], Literal[0, 1], Literal[0, 1], Literal[0, 1], Literal[0, 1]]
-    head: Count
-    head_kernel: Literal[1, 3, 5, 7]
-    norm: Literal["none", "group"]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    padding: Literal[1, 100]
-    pretrained: Name | None = Field(
-        None, description="VGG-16 trained on ImageNet, of `released`, that runs begin with"
-    )
-
-
-class Drn26Network(Model):
-    """DRN-C-26; the released judge has width 1."""
-
-    width: float = Field(ge=1 / 16, description="times the released channels, 16 to 512")
-
-
-class FeatureDiscriminatorNetwork(Model):
-    """ADDA's discriminator of 1x1 convolutions on scores or features."""
-
-    hidden: tuple[Count, Count]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-
-
-class SourceDiscriminatorsNetwork(Model):
-    """MDAN's head: channels that features are reduced to, and its hidden layers."""
-
-    reduced: Count
-    hidden: Annotated[list[Count], Field(min_length=1)]
-
-
-class Networks(Model):
-    """Sizes of the networks."""
-
-    segmenter: SegmenterNetwork
-    drn26: Drn26Network
-    generator: GeneratorNetwork
-    discriminator: DiscriminatorNetwork
-    feature_discriminator: FeatureDiscriminatorNetwork
-    source_discriminators: SourceDiscriminatorsNetwork
-
-
 class ClassWeights(Model):
     """Weight of a class in the cross-entropy: min(cap, frequency ** -power)."""
 
@@ -187,7 +114,11 @@ class SegmenterTraining(Model):
     steps: Count
     batch: Count = Field(description="images a step, shared evenly between the sets of train_on")
     crop: Size
-    schedule: Literal["constant", "one-cycle"]
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Fraction = Field(0.9, description="of sgd")
+    schedule: Literal["constant", "one-cycle", "poly"]
+    power: Positive = Field(0.9, description="of poly: lr falls as (1 - step / steps) ** power")
+    head_lr: Positive = Field(1, description="the classifier's learning rate, in units of lr")
     weight_decay: Weight
     flip: bool
     jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
@@ -234,6 +165,7 @@ class TranslatorTraining(Model):
     pairs: Literal["all"] | Count = Field(
         description="ordered pairs of sources that SAD and CCD take a step: all, or so many drawn"
     )
+    cag: Cag
     stylise_precision: Precision
     accumulate: Count = Field(1, description="parts in which a batch is gone through, for memory")
 
@@ -249,7 +181,9 @@ class AdaptationTraining(Model):
     crop: Size
     flip: bool
     on: Level
-    classwise: bool = Field(description="D_F judges by class, weighed by F's probabilities")
+    classwise: bool = Field(
+        description="D_F has two logits for each class, weighed by F's probabilities; not CLA"
+    )
     weight: Weight = Field(description="lambda_G of the adversarial term; 0 is the control")
     gate: Fraction = Field(description="F learns only while the discriminator is righter than this")
     window: Count = Field(description="iterations over which that accuracy is averaged")
@@ -267,9 +201,14 @@ class Training(Model):
     """Schedules; `threads` belongs to the settings because sums depend on it."""
 
     segmenter: SegmenterTraining
+    by_network: dict[NetworkName, SegmenterChanges] = Field(
+        {}, description="what the training of a kind of network has otherwise"
+    )
     translator: TranslatorTraining
     adaptation: AdaptationTraining
+    cla: Cla
     mdan: MdanTraining
+    self_training: SelfTraining
     threads: Count
     compile: bool = Field(description="torch.compile of F and, when stylising, of G; other bits")
     save_every: Count = Field(description="steps between two saved states")
@@ -333,7 +272,7 @@ class Segmenter(Model):
     """A run of supervised training: F_i, F_A's start, the final F or the oracle."""
 
     train_on: Annotated[list[str], Field(min_length=1)]
-    network: Literal["fcn8s", "drn26"] = "fcn8s"
+    network: NetworkName = "fcn8s"
     start: Address | None = None
     steps: Count | None = None
     oracle: bool = False
@@ -342,8 +281,8 @@ class Segmenter(Model):
 class Released(Model):
     """Weights that others published: imported, not trained."""
 
-    file: str = Field(description="a .pth; or torchvision, which fetches its VGG-16")
-    network: Literal["fcn8s", "drn26", "generator", "vgg16"]
+    file: str = Field(description="a .pth; or torchvision, which fetches what it has of ImageNet")
+    network: Literal["fcn8s", "drn26", "generator", "vgg16"] | Backbone
     as_released: bool = Field(
         False, description="without the skip heads, which the release's loader drops"
     )
@@ -370,6 +309,7 @@ class Translator(Model):
     semantic: Literal["none", "sc", "dsc"] = "none"
     sad: bool = False
     ccd: bool = False
+    cag: bool = Field(False, description="GAN terms, cycle and semantic loss at several crop sizes")
     judges: dict[Name, Judge] = {}
     task: Task | None = None
     steps: Count | None = None
@@ -377,16 +317,18 @@ class Translator(Model):
 
 
 class Adaptation(Model):
-    """A run of feature-level alignment: after L_task (adda) or along with it (feat, mdan)."""
+    """A run of adaptation of F: after L_task (adda) or along with it (the other methods)."""
 
-    method: Literal["adda", "feat", "mdan"]
+    method: Literal["adda", "feat", "mdan", "self-training"]
     start: Start | None = Field(None, description="a segmenter, or translators/RUN for its F_A")
-    train_on: list[str] = Field([], description="sets of feat and mdan; adda has its start's")
+    train_on: list[str] = Field([], description="labelled sets; adda has those of its start")
     target: Name
     steps: Count | None = None
-    weight: Weight | None = Field(None, description="else training.adaptation's or training.mdan's")
+    weight: Weight | None = Field(None, description="else that of the method's section of training")
     on: Level | None = Field(None, description="else training.adaptation's")
     classwise: bool | None = Field(None, description="else training.adaptation's")
+    cla: bool = Field(False, description="with feat: category-level alignment of MADAN+, too")
+    masked: bool = Field(False, description="with self-training: masked image consistency, too")
 
 
 class Row(Model):
@@ -476,13 +418,24 @@ class Params(Model):
         own = run.model_dump(include={"weight"}, exclude_none=True)
         return self.training.mdan.model_copy(update=own)
 
+    def self_training(self, run: Adaptation) -> SelfTraining:
+        """training.self_training as this run has it."""
+        own = run.model_dump(include={"weight"}, exclude_none=True)
+        return self.training.self_training.model_copy(update=own)
+
     def sets(self, run: Segmenter | Adaptation) -> list[str]:
         """The labelled sets of a run; adda has those of its start."""
         after = isinstance(run, Adaptation) and run.method == "adda"
         return self.segmenters[str(run.start)].train_on if after else run.train_on
 
+    def learning(self, architecture: str) -> SegmenterTraining:
+        """training.segmenter as a kind of network has it."""
+        changes = self.training.by_network.get(cast(NetworkName, architecture))
+        own = changes.model_dump(exclude_none=True) if changes else {}
+        return self.training.segmenter.model_copy(update=own)
+
     def architecture(self, address: str) -> str:
-        """Which network the segmenter of a run is: fcn8s or drn26."""
+        """Which network the segmenter of a run is: one of NetworkName."""
         kind, name = address.split("/")
         if kind == "released":
             return self.released[name].network
@@ -503,10 +456,14 @@ class Params(Model):
         """Address of what `name/DOMAIN` is stylised by: a translator, or a released generator."""
         return f"{'released' if name in self.released else 'translators'}/{name}"
 
-    def network(self, address: str) -> SegmenterNetwork | Drn26Network:
+    def network(self, address: str) -> AnySegmenterNetwork:
         """Sizes of the network that the segmenter of a run is."""
-        drn26 = self.architecture(address) == "drn26"
-        return self.networks.drn26 if drn26 else self.networks.segmenter
+        kind, _, name = self.architecture(address).partition("/")
+        if kind == "torchvision":
+            return TorchvisionNetwork(name=name)
+        if kind == "deeplabv2-resnet101":
+            return self.networks.deeplabv2
+        return self.networks.drn26 if kind == "drn26" else self.networks.segmenter
 
     def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
         """The run of that kind and name; Refusal when params.yaml has none."""

@@ -1,15 +1,23 @@
 """Supervised training of the segmenter F: on sources, on adapted sources, or as the oracle."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from madan import batches, labels, losses, parallel, training
+from madan import backbones, batches, checkpoints, labels, losses, parallel, training
 from madan.datasets import TrainingSet
 from madan.drn26 import DRN26, Net
 from madan.fcn8s import FCN8s
-from madan.schema import Drn26Network, SegmenterNetwork, SegmenterTraining
+from madan.network_settings import (
+    AnySegmenterNetwork,
+    DeeplabV2Network,
+    Drn26Network,
+    TorchvisionNetwork,
+)
+from madan.schema import SegmenterTraining
 
 
 class Supervised:
@@ -26,9 +34,7 @@ class Supervised:
         self.net, self.sets, self.settings, self.steps, self.seed = net, sets, settings, steps, seed
         self.modules = {"F": net}
         self.weights = class_weights(sets, settings)
-        rate, decay = settings.lr, settings.weight_decay
-        optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay, fused=True)
-        self.optimizers = {"F": optimizer}
+        self.optimizers = {"F": optimizer(net, settings)}
 
     def update(self, step: int) -> dict[str, float]:
         """One step of F on a fresh batch, whose parts add up to the gradient of the whole."""
@@ -48,10 +54,13 @@ class Supervised:
 
     def begin(self, step: int) -> tuple[Tensor, Tensor]:
         """Set F's rate and mode for a step; return its images [B, 3, h, w] and labels."""
-        settings = self.settings
+        settings, factor = self.settings, None
         if settings.schedule == "one-cycle":
-            rate = settings.lr * training.one_cycle(step, self.steps)
-            training.set_rate(self.optimizers["F"], rate)
+            factor = training.one_cycle(step, self.steps)
+        elif settings.schedule == "poly":
+            factor = training.poly(step, self.steps, settings.power)
+        if factor is not None:
+            training.set_rate(self.optimizers["F"], settings.lr * factor)
         self.net.train()
         return self._draw(step)
 
@@ -62,6 +71,13 @@ class Supervised:
     def counts(self) -> list[int]:
         """Images of each set in a batch of this process."""
         return [len(parallel.share(n)) for n in shares(self.settings.batch, len(self.sets))]
+
+    def rows(self) -> list[int]:
+        """Rows of this process in the batch that all of them share, in the order of its images."""
+        parts = shares(self.settings.batch, len(self.sets))
+        return [
+            sum(parts[:k]) + row for k, part in enumerate(parts) for row in parallel.share(part)
+        ]
 
     def view(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """F's scores and features of images in [-1, 1], computed in its precision, as fp32."""
@@ -89,23 +105,56 @@ class Supervised:
             )
             for pictures, part in zip(self.sets, parts, strict=True)
         ]  # fmt: skip
-        # Rows of this process in the batch that all of them share.
-        rows = [
-            sum(parts[:k]) + row for k, part in enumerate(parts) for row in parallel.share(part)
-        ]
         images = torch.cat([batch.images for batch in drawn])
         truth = torch.cat([batch.truth() for batch in drawn])
+        rows = self.rows()
         return batches.jitter(images, settings.jitter, self.seed, step, rows, sum(parts)), truth
 
 
-def build(network: SegmenterNetwork | Drn26Network) -> Net:
+def build(network: AnySegmenterNetwork) -> Net:
     """F with fresh weights, on the device of this process."""
-    sizes = network.model_dump(exclude={"pretrained"})
-    kind = DRN26 if isinstance(network, Drn26Network) else FCN8s
-    net = kind(classes=len(labels.CLASSES), **sizes).to(training.device())
+    net = _fresh(network).to(training.device())
     # Tensor cores want channels last; on a CPU the backward pass is slower so.
     on_gpu = training.device().type == "cuda"
     return net.to(memory_format=torch.channels_last) if on_gpu else net
+
+
+def _fresh(network: AnySegmenterNetwork) -> Net:
+    classes, sizes = len(labels.CLASSES), network.model_dump(exclude={"pretrained"})
+    if isinstance(network, DeeplabV2Network):
+        return backbones.deeplab_v2(classes=classes, **sizes)
+    if isinstance(network, TorchvisionNetwork):
+        return backbones.of_torchvision(classes=classes, **sizes)
+    return (DRN26 if isinstance(network, Drn26Network) else FCN8s)(classes=classes, **sizes)
+
+
+def pretrain(net: Net, weights: Path) -> None:
+    """Fill F with weights trained on ImageNet, from a file that `madan import` wrote.
+
+    Score layers are F's own, and so is a head that the file has not. Refusal where they do not fit.
+    """
+    if isinstance(net, backbones.Segmenter):
+        checkpoints.load(weights, "backbone", net.backbone)
+    else:
+        checkpoints.load(weights, "VGG", net, but=("vgg_head", "score"))
+
+
+def optimizer(net: Net, settings: SegmenterTraining) -> torch.optim.Optimizer:
+    """The optimiser of F, with a rate of its own for the classifier where settings say so."""
+    groups: Any = net.parameters()
+    if settings.head_lr != 1:
+        named = list(net.named_parameters())
+        head = [p for name, p in named if name.startswith("classifier.")]
+        others = [p for name, p in named if not name.startswith("classifier.")]
+        factor = settings.head_lr
+        groups = [
+            {"params": others, "factor": 1.0},
+            {"params": head, "factor": factor, "lr": factor * settings.lr},
+        ]
+    decay = settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, settings.lr, settings.momentum, 0, decay, foreach=True)
+    return torch.optim.AdamW(groups, settings.lr, weight_decay=decay, fused=True)
 
 
 def shares(batch: int, sets: int) -> list[int]:

@@ -187,6 +187,11 @@ def one_cycle(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (place - top) / max(1e-9, 1 - top))) / 2
 
 
+def poly(step: int, steps: int, power: float) -> float:
+    """Factor of the rate: from 1 to 0 as a power of the share of the steps that remains."""
+    return (1 - step / steps) ** power
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group the rate times its own `factor`."""
     for group in optimizer.param_groups:

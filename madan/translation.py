@@ -2,35 +2,55 @@
 
 One source with every switch off is CycleGAN (Zhu et al. 2017); with `semantic: sc` it is CyCADA's
 pixel level (Hoffman et al. 2018); several sources with SAD, CCD and DSC are MADAN (Zhao et al.
-2019). Names of networks, for source i:
+2019), and with CAG the pixel level of MADAN+. Names of networks, for source i:
 
     G_i   G_{S_i->T}        D_i   is it an image of source i?
     GT_i  G_{T->S_i}        DT    is it an image of the target? (DT_i: one for each source)
     FA    task segmenter    DA_i  D_A^i: is it adapted from source i, or from another source?
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from madan import batches, checkpoints, losses, parallel, training
+from madan import batches, checkpoints, context, losses, parallel, training
+from madan.adversarial import (
+    Images,
+    Pairs,
+    detach,
+    fooled,
+    join,
+    pair_weight,
+    parts,
+    require_grad,
+    summed,
+    tell,
+    through,
+)
 from madan.datasets import TrainingSet
 from madan.discriminators import ImagePool, PatchGAN
 from madan.drn26 import Net
 from madan.generator import Generator
-from madan.schema import Networks, TranslatorTraining
+from madan.network_settings import Networks
 from madan.schema import Translator as Run
+from madan.schema import TranslatorTraining
 
-Images = dict[str, Tensor]
-Pairs = list[tuple[str, str]]
+
+class Scale(NamedTuple):
+    """What a step sees at one crop size, and the ordered pairs that SAD and CCD take there."""
+
+    x: Images  # by source
+    target: Tensor
+    sad: Pairs
+    ccd: Pairs
 
 
 class Made(NamedTuple):
-    """What the generators made in a step."""
+    """What the generators made in a step at one crop size."""
 
     adapted: Images  # x'_i = G_i(x_i)
     back: Images  # G_{T->i}(x_T)
@@ -64,9 +84,11 @@ class Translator:
         self.class_weights = class_weights
         self.generators, self.discriminators = _build(run, networks)
         self.task = task
+        self.crops = [settings.crop, *(settings.cag.crops if run.cag else [])]
         shape = (3, *settings.crop)
         self.pools = {
-            f"pool_{side}{i}": ImagePool(size=settings.pool, shape=shape).to(training.device())
+            _pool(side, i, k): ImagePool(size=settings.pool, shape=shape).to(training.device())
+            for k in range(len(self.crops))
             for i in run.sources
             for side in ("T_", "")
         }
@@ -99,15 +121,16 @@ class Translator:
         ccd = pairs if self.run.ccd and step >= settings.gates.ccd * self.steps else []
 
         drawn = self._draw(step)
-        x = {i: drawn[i].images for i in self.sources}
-        x_target = drawn[""].images
-        made, figures = self._update_generators(x, x_target, sad, ccd)
-        figures |= self._update_discriminators(x, x_target, made, sad, ccd)
+        scales = [self._scale(drawn, sad, ccd)]
+        # CAG: SAD, CCD and L_task see the first crop size alone.
+        scales += [self._scale(self._draw(step, k), [], []) for k in range(1, len(self.crops))]
+        made, figures = self._update_generators(scales)
+        figures |= self._update_discriminators(scales, made)
         every = self.run.task.update_every if self.run.task else 0
         if self.task is not None and every and step % every == 0:
             truth = torch.cat([drawn[i].truth() for i in self.sources])
             training.set_rate(self.optimizers["FA"], self._task_rate(step))
-            figures["task"] = self._update_task(self.task, made.adapted, truth)
+            figures["task"] = self._update_task(self.task, made[0].adapted, truth)
         return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
 
     def _task_rate(self, step: int) -> float:
@@ -140,28 +163,36 @@ class Translator:
             shown[f"G_{i}"] = torch.cat([x[0], made[0]], dim=2)
         return shown
 
-    def _update_generators(
-        self, x: Images, x_target: Tensor, sad: Pairs, ccd: Pairs
-    ) -> tuple[Made, dict[str, Tensor]]:
-        """Minimise the sum of the paper's terms over the generators; return their images.
+    def _scale(self, drawn: Mapping[str, batches.Batch], sad: Pairs, ccd: Pairs) -> Scale:
+        return Scale({i: drawn[i].images for i in self.sources}, drawn[""].images, sad, ccd)
+
+    def _update_generators(self, scales: Sequence[Scale]) -> tuple[list[Made], dict[str, Tensor]]:
+        """Minimise the sum of the paper's terms over the generators and over the crop sizes.
+
+        Returns the images of every crop size, and the terms.
+        """
+        require_grad(self.discriminators.values(), False)
+        self.optimizers["G"].zero_grad()
+        found = [self._gradients(scale) for scale in scales]
+        training.take_step(self.optimizers["G"])
+        require_grad(self.discriminators.values(), True)
+        return [made for made, _ in found], summed([terms for _, terms in found])
+
+    def _gradients(self, scale: Scale) -> tuple[Made, dict[str, Tensor]]:
+        """Add up the gradients of the generators' terms; return their images and the terms.
 
         Terms are means over a batch: those of its parts, weighed by their images, add up to them.
         """
-        _require_grad(self.discriminators.values(), False)
-        self.optimizers["G"].zero_grad()
         made, terms = [], []
-        for part in _parts({**x, "": x_target}, self.settings.accumulate):
-            share = len(part[""]) / len(x_target)
-            images, found = self._terms(part, part.pop(""), sad, ccd)
+        for part in parts({**scale.x, "": scale.target}, self.settings.accumulate):
+            share = len(part[""]) / len(scale.target)
+            images, found = self._terms(part, part.pop(""), scale.sad, scale.ccd)
             weights = [getattr(self.settings.weights, name.split(".")[0]) for name in found]
             weighed = [share * w * term for w, term in zip(weights, found.values(), strict=True)]
             torch.stack(weighed).sum().backward()
-            made.append(Made(*(_detach(kind) for kind in images)))
+            made.append(Made(*(detach(kind) for kind in images)))
             terms.append({name: share * term.detach() for name, term in found.items()})
-        training.take_step(self.optimizers["G"])
-        _require_grad(self.discriminators.values(), True)
-        whole = Made(*(_join(torch.cat, kind) for kind in zip(*made, strict=True)))
-        return whole, _join(sum, terms)
+        return Made(*(join(torch.cat, kind) for kind in zip(*made, strict=True))), summed(terms)
 
     def _terms(
         self, x: Images, x_target: Tensor, sad: Pairs, ccd: Pairs
@@ -178,8 +209,8 @@ class Translator:
         made, terms = Made({}, {}, {}), {}
         same = bool(self.settings.weights.identity)
         for i in x:
-            made.back[i], *own = _through(self.GT(i), [x_target, *([x[i]] * same)])
-            made.adapted[i], again, *target = _through(
+            made.back[i], *own = through(self.GT(i), [x_target, *([x[i]] * same)])
+            made.adapted[i], again, *target = through(
                 self.G(i), [x[i], made.back[i], *([x_target] * same)]
             )
             terms[f"cycle.{i}"] = losses.cycle(again, x_target)
@@ -188,7 +219,7 @@ class Translator:
                 terms[f"identity.{i}"] = kept
         for i in x:
             others = [j for into, j in ccd if into == i]
-            again, *crossed = _through(self.GT(i), [made.adapted[j] for j in (i, *others)])
+            again, *crossed = through(self.GT(i), [made.adapted[j] for j in (i, *others)])
             terms[f"cycle.{i}"] = terms[f"cycle.{i}"] + losses.cycle(again, x[i])
             made.crossed.update({(i, j): image for j, image in zip(others, crossed, strict=True)})
         return made, terms
@@ -197,18 +228,18 @@ class Translator:
         """The terms of the generators that discriminators set: GAN both ways, SAD and CCD."""
         terms: dict[str, Tensor] = {}
         for names in self._target_groups():
-            said = _through(self.DT(names[0]), [made.adapted[i] for i in names])
+            said = through(self.DT(names[0]), [made.adapted[i] for i in names])
             for i, output in zip(names, said, strict=True):
                 terms[f"gan_target.{i}"] = losses.adversarial(output, real=True)
         for i in made.adapted:
-            own, *others = _through(self.D(i), [made.back[i], *made.into(i)])
+            own, *others = through(self.D(i), [made.back[i], *made.into(i)])
             terms[f"gan_source.{i}"] = losses.adversarial(own, real=True)
             if ccd:
-                terms[f"ccd.{i}"] = _share(made.adapted, ccd) * _fooled(others, like=own)
+                terms[f"ccd.{i}"] = pair_weight(made.adapted, ccd) * fooled(others, like=own)
             if sad:
                 rivals = [made.adapted[j] for of, j in sad if of == i]
-                said = _through(self.DA(i), rivals)
-                terms[f"sad.{i}"] = _share(made.adapted, sad) * _fooled(said, like=own)
+                said = through(self.DA(i), rivals)
+                terms[f"sad.{i}"] = pair_weight(made.adapted, sad) * fooled(said, like=own)
         return terms
 
     def _semantic(self, x: Images, adapted: Images) -> dict[str, Tensor]:
@@ -216,7 +247,7 @@ class Translator:
         seen = {i: batches.imagenet(image) for i, image in adapted.items()}
         if self.run.semantic == "dsc" and self.task is not None:
             current = self.task.eval().requires_grad_(False)
-            now = dict(zip(seen, _through(current, list(seen.values())), strict=True))
+            now = dict(zip(seen, through(current, list(seen.values())), strict=True))
         else:
             now = {i: self.judges[i](image) for i, image in seen.items()}
         terms = {}
@@ -227,27 +258,34 @@ class Translator:
         return terms
 
     def _update_discriminators(
-        self, x: Images, x_target: Tensor, made: Made, sad: Pairs, ccd: Pairs
+        self, scales: Sequence[Scale], made: Sequence[Made]
     ) -> dict[str, Tensor]:
-        """Teach every discriminator real from fake; fakes of D_T and D_i come from a history."""
-        shown = {i: self.pools[f"pool_T_{i}"].query(made.adapted[i]) for i in x}
+        """Teach every discriminator real from fake, in the sum over the crop sizes."""
+        seen = enumerate(zip(scales, made, strict=True))
+        terms = summed([self._discriminate(k, scale, images) for k, (scale, images) in seen])
+        training.descend(self.optimizers["D"], torch.stack(list(terms.values())).sum())
+        return detach(terms)
+
+    def _discriminate(self, k: int, scale: Scale, made: Made) -> dict[str, Tensor]:
+        """The discriminators' terms; fakes of D_T and D_i come from the crop size's history."""
+        x, _, sad, ccd = scale
+        shown = {i: self.pools[_pool("T_", i, k)].query(made.adapted[i]) for i in x}
         terms: dict[str, Tensor] = {}
         for i in x:
-            fakes = [(self.pools[f"pool_{i}"].query(made.back[i]), 1.0)]
+            fakes = [(self.pools[_pool("", i, k)].query(made.back[i]), 1.0)]
             if ccd:
                 # The mean over it and one from each other source, where all pairs are taken.
-                crossing = _share(x, ccd) * (len(x) - 1) / len(x)
+                crossing = pair_weight(x, ccd) * (len(x) - 1) / len(x)
                 fakes = [(fakes[0][0], 1 / len(x)), *((c, crossing) for c in made.into(i))]
-            terms[f"d_source.{i}"] = _tell(self.D(i), x[i], fakes)
+            terms[f"d_source.{i}"] = tell(self.D(i), x[i], fakes)
             if sad:
-                rivals = [(shown[j], _share(x, sad)) for of, j in sad if of == i]
-                terms[f"d_sad.{i}"] = _tell(self.DA(i), shown[i], rivals)
+                rivals = [(shown[j], pair_weight(x, sad)) for of, j in sad if of == i]
+                terms[f"d_sad.{i}"] = tell(self.DA(i), shown[i], rivals)
         for names in self._target_groups():
             fakes = [(shown[i], 1 / len(names)) for i in names]
             name = "d_target" if self.run.shared else f"d_target.{names[0]}"
-            terms[name] = _tell(self.DT(names[0]), x_target, fakes)
-        training.descend(self.optimizers["D"], torch.stack(list(terms.values())).sum())
-        return _detach(terms)
+            terms[name] = tell(self.DT(names[0]), scale.target, fakes)
+        return terms
 
     def _update_task(self, task: Net, adapted: Images, truth: Tensor) -> Tensor:
         """One step of F_A on the adapted images with their sources' labels."""
@@ -256,23 +294,28 @@ class Translator:
         images = torch.cat(list(adapted.values()))
         self.optimizers["FA"].zero_grad()
         found = []
-        for part in _parts({"x": images, "truth": truth}, self.settings.accumulate):
+        for part in parts({"x": images, "truth": truth}, self.settings.accumulate):
             scores = task(batches.imagenet(part["x"]))
             found.append(losses.task(scores, part["truth"], self.class_weights, total))
             found[-1].backward()
         training.take_step(self.optimizers["FA"])
         return torch.stack(found).detach().sum()
 
-    def _draw(self, step: int) -> dict[str, batches.Batch]:
-        settings = self.settings
-        labelled = self.task is not None
-        return {
-            name: batches.draw(
-                pictures, self.seed, step, settings.batch, settings.crop, settings.flip,
-                labelled=labelled and name != "", device=training.device(),
-            )
-            for name, pictures in {**self.sources, "": self.target}.items()
-        }  # fmt: skip
+    def _draw(self, step: int, number: int = 0) -> dict[str, batches.Batch]:
+        """Batches of the sources and the target at a crop size, labelled where F_A learns."""
+        settings, found = self.settings, {}
+        for name, pictures in {**self.sources, "": self.target}.items():
+            more: Any = {
+                "flip": settings.flip,
+                "labelled": self.task is not None and name != "" and number == 0,
+                "device": training.device(),
+            }
+            which = pictures, self.seed, step, settings.batch
+            if self.run.cag:
+                found[name] = context.draw(*which, self.crops, number, **more)
+            else:
+                found[name] = batches.draw(*which, settings.crop, **more)
+        return found
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         settings = self.settings
@@ -334,48 +377,6 @@ def _build(run: Run, networks: Networks) -> tuple[dict[str, nn.Module], dict[str
     return {n: g.to(place) for n, g in made.items()}, {n: d.to(place) for n, d in told.items()}
 
 
-def _through(network: nn.Module, images: list[Tensor]) -> list[Tensor]:
-    """Outputs of a network for several batches, seen at once: normalised one image at a time,
-    they are those of separate calls, and faster."""
-    if not images:
-        return []
-    return list(network(torch.cat(images)).split([len(batch) for batch in images]))
-
-
-def _parts(whole: Images, parts: int) -> Iterator[Images]:
-    """The batches in that many parts, all of them cut alike."""
-    for pieces in zip(*(images.chunk(parts) for images in whole.values()), strict=True):
-        yield dict(zip(whole, pieces, strict=True))
-
-
-def _join(how: Callable, parts: Sequence[Mapping]) -> dict:
-    """What the parts have under each name, put together."""
-    return {name: how([part[name] for part in parts]) for name in parts[0]}
-
-
-def _share(sources: Images, pairs: Pairs) -> float:
-    """Weight of a pair: 1/(M-1) of all M(M-1), and more where only some were drawn."""
-    return len(sources) / len(pairs)
-
-
-def _fooled(said: list[Tensor], like: Tensor) -> Tensor:
-    """Sum over outputs of a discriminator that ought to take them for real; 0 of none."""
-    return sum((losses.adversarial(o, real=True) for o in said), like.new_zeros(()))
-
-
-def _tell(discriminator: nn.Module, real: Tensor, fakes: list[tuple[Tensor, float]]) -> Tensor:
-    """Half the loss on real images and half the loss on fake ones, which have these weights."""
-    on_real, *on_fake = _through(discriminator, [real, *(image for image, _ in fakes)])
-    loss = losses.adversarial(on_real, real=True)
-    for said, (_, weight) in zip(on_fake, fakes, strict=True):
-        loss = loss + weight * losses.adversarial(said, real=False)
-    return loss / 2
-
-
-def _require_grad(modules: Iterable[nn.Module], needed: bool) -> None:
-    for module in modules:
-        module.requires_grad_(needed)
-
-
-def _detach(tensors: Mapping) -> dict:
-    return {name: tensor.detach() for name, tensor in tensors.items()}
+def _pool(side: str, i: str, k: int) -> str:
+    """Name of a history of fakes: of D_T ("T_") or of D_i (""), at the k-th crop size."""
+    return f"pool_{side}{i}" + (f"@{k}" if k else "")

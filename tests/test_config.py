@@ -140,11 +140,29 @@ def test_missing_file_is_a_sentence(tmp_path):
         ("adaptations", "madan-feat", "train_on", ["cityscapes"], ["a target, whose labels"]),
         ("adaptations", "mdan", "on", "scores", ["mdan sees features as a whole"]),
         ("adaptations", "mdan", "train_on", ["gta5"] * 9, ["more sets than"]),
+        ("adaptations", "mdan", "cla", True, ["cla is true", "only method feat", "mdan stands"]),
+        ("adaptations", "madan", "cla", True, ["cla is true", "adda stands there"]),
+        ("adaptations", "madan-feat", "masked", True, ["masked is true", "self-training"]),
+        ("adaptations", "madan-feat", "method", "self-training", ["on and classwise are of adda"]),
     ],
 )
 def test_impossible_run_is_refused(raw, kind, run, key, value, words):
     raw[kind][run][key] = value
     refused(raw, f"{kind}.{run}", *words)
+
+
+@pytest.mark.parametrize("crop", [[65, 64], [32, 129], [8, 32]])
+def test_crops_of_cag_that_do_not_fit_are_refused_where_a_run_needs_them(raw, crop):
+    raw["training"]["translator"]["cag"]["crops"] = [[48, 96], crop]
+    assert config.resolve(raw)
+    raw["translators"]["cyclegan-gta5"]["cag"] = True
+    size = f"{crop[0]}x{crop[1]}"
+    refused(raw, "training.translator.cag has a crop of " + size, "translators.cyclegan-gta5")
+
+
+def test_range_of_the_blur_is_refused_the_wrong_way_round(raw):
+    raw["training"]["self_training"]["sigma"] = [2, 1]
+    refused(raw, "training.self_training.sigma is [2, 1]", "smaller number first")
 
 
 def test_parts_of_a_batch_are_refused_where_it_is_normalised_over(raw):

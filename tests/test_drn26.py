@@ -13,7 +13,8 @@ from conftest import tiny, write_set
 
 from madan import config, evaluation, parallel, segmentation, training
 from madan.drn26 import DRN26
-from madan.schema import Drn26Network, Refusal
+from madan.network_settings import Drn26Network
+from madan.schema import Refusal
 
 GOLDEN = Path(__file__).parent / "golden"
 NARROW = {"classes": 19, "width": 1 / 16}

@@ -34,6 +34,7 @@ from madan.datasets import Pictures
 from madan.export import Member
 from madan.generator import Generator
 from madan.labels import CLASSES, IGNORE, PALETTE
+from madan.pipeline import checks
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.schema import Export, Refusal

@@ -35,6 +35,9 @@ METHODS = {
     "segmenter": ("segmenters", "madan-pixel"),
     "ADDA": ("adaptations", "madan"),
     "feat, by class": ("adaptations", "madan-classwise"),
+    "CAG": ("translators", "with-cag"),
+    "feat with CLA": ("adaptations", "with-cla"),
+    "self-training": ("adaptations", "self-training"),
     "MDAN": ("adaptations", "mdan"),
 }
 COMMANDS = {
@@ -61,6 +64,13 @@ def small(raw):
         params["translators"][name] |= {"steps": 10, "judges": judges}
         params["translators"][name]["task"]["start"] = "source-gta5"
     params["translators"]["madan"]["keep"] = [4, 9]
+    params["training"]["translator"]["cag"]["crops"] = [[16, 32]]
+    params["translators"]["with-cag"] = params["translators"]["cyclegan-gta5"] | {"cag": True}
+    params["adaptations"]["with-cla"] = params["adaptations"]["madan-feat"] | {"cla": True}
+    params["adaptations"]["self-training"] = {
+        "method": "self-training", "masked": True, "train_on": ["gta5"], "start": "source-gta5",
+        "target": "cityscapes",
+    }  # fmt: skip
     params["networks"]["feature_discriminator"]["dropout"] = 0.2
     params["training"] |= {"save_every": SAVE_EVERY, "log_every": 4}
     return params

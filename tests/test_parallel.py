@@ -32,9 +32,11 @@ ALIGNED = {
     "ADDA": {"method": "adda"},
     "feat": {"method": "feat", "on": "features"},
     "classwise": {"method": "feat", "classwise": True},
+    "CLA": {"method": "feat", "on": "features", "cla": True},
     "MDAN": {"method": "mdan"},
+    "self-training": {"method": "self-training", "masked": True},
 }
-METHODS = ("segmenter", "in parts", "CycleGAN", "MADAN", *ALIGNED)
+METHODS = ("segmenter", "in parts", "CycleGAN", "MADAN", "CAG", *ALIGNED)
 
 
 def build(name, folder):
@@ -44,6 +46,8 @@ def build(name, folder):
     raw["training"]["segmenter"] |= {"crop": list(CROP), "batch": 4}
     raw["training"]["translator"] |= {"crop": list(CROP), "batch": 2, "pool": 0}
     raw["training"]["translator"]["gates"] = {"sad": 0, "ccd": 0}
+    raw["training"]["translator"]["cag"] = {"crops": [[8, 16]]}
+    raw["training"]["self_training"]["threshold"] = 0.1
     raw["training"]["adaptation"] |= {"crop": list(CROP), "batch": 4, "gate": 0, "weight": 1}
     params = config.resolve(raw)
     if not (folder / "one").exists():
@@ -52,7 +56,7 @@ def build(name, folder):
     sets = {part: _pictures(folder, part) for part in ("one", "two", "target")}
     training.begin(0, 1)
     one_two = [sets["one"], sets["two"]]
-    if name in ("segmenter", "in parts", "MDAN"):
+    if name in ("segmenter", "in parts", "MDAN", "self-training"):
         # Ignored pixels lie unevenly, so that each process has another number of labelled ones.
         sets["one"]._labels[0] = sets["one"]._labels[0].copy()
         sets["one"]._labels[0][:3, :12] = labels.IGNORE
@@ -66,7 +70,7 @@ def build(name, folder):
         run = schema.Adaptation(target="target", **ALIGNED[name])
         return adaptation.build(params, run, net, one_two, sets["target"], 10, 0)
     more = {}
-    run = schema.Translator(sources=["one"], target="target")
+    run = schema.Translator(sources=["one"], target="target", cag=name == "CAG")
     if name == "MADAN":
         run = schema.Translator(
             sources=["one", "two"], target="target", sad=True, ccd=True, semantic="dsc",

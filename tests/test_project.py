@@ -18,14 +18,16 @@ from madan.pipeline.graph import Graph
 
 PACKAGE = PROJECT / "madan"
 LEVELS = [
-    {"__init__", "startup", "labels", "folders", "published", "escaping", "schema", "runs",
-     "checks", "config", "files", "inert", "headers"},
+    {"__init__", "startup", "labels", "folders", "published", "escaping", "keys",
+     "network_settings", "method_settings", "schema", "runs", "method_checks", "checks", "config",
+     "files", "inert", "headers"},
     {"looks", "scene", "miniature", "native", "layouts", "rasters", "masks", "inspection",
-     "plausibility", "pairing", "drafting", "datasets", "verify", "batches", "generator",
-     "discriminators", "fcn8s", "drn26", "checkpoints", "progress", "parallel", "states",
-     "devices", "outputs", "photos", "video", "tensors"},
-    {"losses", "scores", "training", "released"},
-    {"translation", "stylisation", "tiling", "segmentation", "adaptation", "mdan", "evaluation"},
+     "plausibility", "pairing", "drafting", "datasets", "verify", "batches", "context", "backbones",
+     "generator", "discriminators", "fcn8s", "drn26", "checkpoints", "progress", "parallel",
+     "states", "devices", "outputs", "photos", "video", "tensors"},
+    {"losses", "scores", "training", "released", "adversarial"},
+    {"translation", "stylisation", "tiling", "segmentation", "adaptation", "category", "mdan",
+     "self_training", "evaluation"},
     {"verdicts", "budgets", "tables", "pages", "grids", "figures", "export", "prediction"},
     {"pipeline", "pipeline.artefacts", "pipeline.certificates", "pipeline.raw", "pipeline.code",
      "pipeline.settings", "pipeline.edges", "pipeline.checks"},

@@ -12,7 +12,7 @@ from conftest import tiny, write_set
 from madan import batches, checkpoints, config, losses, schema, segmentation, training
 from madan.discriminators import ImagePool, PatchGAN
 from madan.generator import Generator
-from madan.translation import Made, Translator
+from madan.translation import Made, Scale, Translator
 
 SOURCES = ("one", "two", "three")
 CROP = (16, 32)
@@ -70,8 +70,8 @@ def exact(method):
     for module in (*method.modules.values(), *method.judges.values()):
         module.double()
     draw = method._draw
-    method._draw = lambda step: {
-        name: batch._replace(images=batch.images.double()) for name, batch in draw(step).items()
+    method._draw = lambda *which: {
+        name: batch._replace(images=batch.images.double()) for name, batch in draw(*which).items()
     }
     return method
 
@@ -223,13 +223,14 @@ def test_each_half_of_a_step_moves_only_its_own_networks(build):
     method = build(sad=True, ccd=True, **dsc())
     x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
     before = weights(method.networks())
-    made, _ = method._update_generators(x, x["one"], sad=pairs(x), ccd=pairs(x))
+    scale = Scale(x, x["one"], pairs(x), pairs(x))
+    made, _ = method._update_generators([scale])
     assert moved(before, method.networks()) == set(method.generators)
     before = weights(method.networks())
-    method._update_discriminators(x, x["one"], made, sad=pairs(x), ccd=pairs(x))
+    method._update_discriminators([scale], made)
     assert moved(before, method.networks()) == set(method.discriminators)
     before = weights(method.networks())
-    method._update_task(method.task, made.adapted, torch.zeros(4, *CROP, dtype=torch.long))
+    method._update_task(method.task, made[0].adapted, torch.zeros(4, *CROP, dtype=torch.long))
     assert moved(before, method.networks()) == {"FA"}
 
 
@@ -273,7 +274,7 @@ def test_sad_and_ccd_run_over_ordered_pairs_of_three_sources(build):
     sad = sum(losses.adversarial(method.DA("two")(adapted[j]), True) for j in ("one", "three")) / 2
     crossed = [method.GT("two")(adapted[j]) for j in ("one", "three")]
     ccd = sum(losses.adversarial(method.D("two")(image), True) for image in crossed) / 2
-    figures = method._update_generators(x, x["one"], sad=pairs(x), ccd=pairs(x))[1]
+    figures = method._update_generators([Scale(x, x["one"], pairs(x), pairs(x))])[1]
     torch.testing.assert_close(figures["sad.two"], sad.detach())
     torch.testing.assert_close(figures["ccd.two"], ccd.detach())
 
@@ -289,7 +290,7 @@ def test_pairs_that_are_drawn_mean_what_all_of_them_say(build, drawn):
         with torch.no_grad():
             made, _ = method._generate(x, x["one"], taken)
             pulls = method._fool(made, taken, taken)
-        return pulls | method._update_discriminators(x, x["one"], made, taken, taken)
+        return pulls | method._update_discriminators([Scale(x, x["one"], taken, taken)], [made])
 
     all_of_them = terms(pairs(SOURCES))
     found = [terms(list(some)) for some in itertools.combinations(pairs(SOURCES), drawn)]
@@ -321,7 +322,7 @@ def test_d_a_learns_its_own_adapted_domain_as_real_and_the_others_as_fake(build)
     x = {name: torch.rand(2, 3, *CROP) * 2 - 1 for name in SOURCES[:2]}
     d = method.DA("one")
     expected = ((d(x["one"]) - 1).pow(2).mean() + d(x["two"]).pow(2).mean()) / 2
-    figures = method._update_discriminators(x, x["one"], Made(x, x, {}), pairs(x), [])
+    figures = method._update_discriminators([Scale(x, x["one"], pairs(x), [])], [Made(x, x, {})])
     torch.testing.assert_close(figures["d_sad.one"], expected.detach())
 
 
@@ -339,7 +340,7 @@ def test_identity_keeps_images_that_are_in_the_domain_already(build):
     x, x_target = torch.rand(2, 2, 3, *CROP) * 2 - 1
     kept = (method.G("one")(x_target) - x_target).abs().mean()
     kept = kept + (method.GT("one")(x) - x).abs().mean()
-    figures = method._update_generators({"one": x}, x_target, sad=[], ccd=[])[1]
+    figures = method._update_generators([Scale({"one": x}, x_target, [], [])])[1]
     torch.testing.assert_close(figures["identity.one"], kept.detach())
 
 

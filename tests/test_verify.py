@@ -905,7 +905,7 @@ def test_what_verify_writes_is_what_prepare_reads(own, tmp_path):
 )
 def test_damaged_list_of_pairs_is_refused(tmp_path, text):
     (tmp_path / "items.json").write_text(text)
-    with pytest.raises(Refusal, match=r"items\.json is damaged .*delete"):
+    with pytest.raises(Refusal, match=r"items\.json is damaged"):
         verify.read(tmp_path / "items.json")
     (tmp_path / "items.json").unlink()
     with pytest.raises(Refusal, match=r"items\.json not found: make it with snakemake"):

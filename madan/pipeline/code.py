@@ -16,8 +16,12 @@ from madan.schema import Refusal
 
 LEFT_OUT = {
     "schema": "what it makes of params.yaml is in the settings of every artefact",
+    "keys": "what it makes of params.yaml is in the settings of every artefact",
+    "network_settings": "what it makes of params.yaml is in the settings of every artefact",
+    "method_settings": "what it makes of params.yaml is in the settings of every artefact",
     "config": "what it makes of params.yaml is in the settings of every artefact",
     "checks": "it only refuses params.yaml",
+    "method_checks": "it only refuses params.yaml",
     "runs": "the runs that it finds are in the settings and among the inputs",
     "files": "it moves and locks whole files and folders; digests compare their bytes",
     "progress": "it only prints",

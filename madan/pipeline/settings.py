@@ -83,7 +83,7 @@ def _(artefact: artefacts.Trained, params: Params) -> dict[str, Any]:
         "seed": artefact.seed,
         "run": run.model_dump(exclude={"steps"}),
         "training": training,
-        "networks": params.networks.model_dump(include=_networks(artefact, run, params)),
+        "networks": _sizes(_networks(artefact, run, params), params),
     }
 
 
@@ -148,14 +148,22 @@ def _schedules(
     """The sections of `training` that a run uses, with its own steps."""
     training, own = params.training, {"steps": steps(artefact, params)}
     if isinstance(run, Translator):
-        return {"translator": training.translator.model_dump(exclude={"stylise_precision"}) | own}
+        unread = {"stylise_precision"} | (set() if run.cag else {"cag"})
+        return {"translator": training.translator.model_dump(exclude=unread) | own}
+    section = {
+        "segmenter": params.learning(params.architecture(artefact.address)).model_dump() | own
+    }
     if isinstance(run, Segmenter):
-        return {"segmenter": training.segmenter.model_dump() | own}
+        return section
     if run.method == "adda":
         return {"adaptation": params.alignment(run).model_dump() | own}
-    section = {"segmenter": training.segmenter.model_dump() | own}
     if run.method == "mdan":
         return section | {"mdan": params.mdan(run).model_dump()}
+    if run.method == "self-training":
+        unread = set() if run.masked else {"masking"}
+        return section | {"self_training": params.self_training(run).model_dump(exclude=unread)}
+    if run.cla:
+        section["cla"] = training.cla.model_dump()
     with_task = {"lr_discriminator", "momentum", "on", "classwise", "weight"}
     return section | {"adaptation": params.alignment(run).model_dump(include=with_task)}
 
@@ -169,13 +177,20 @@ def _networks(
         own = {"generator", "discriminator"}
     elif isinstance(run, Adaptation) and run.method == "mdan":
         own = {"source_discriminators"}
+    elif isinstance(run, Adaptation) and run.method == "self-training":
+        own = set()
     segmenters = [need for need in needs(params, artefact.address) if need[0] != "t"]
     if not isinstance(run, Translator) or run.task:
         segmenters.append(artefact.address)
-    sizes = {"fcn8s": "segmenter", "drn26": "drn26"}
-    return own | {
-        sizes[kind] for each in segmenters if (kind := params.architecture(each)) in sizes
-    }
+    sizes = {"fcn8s": "segmenter", "drn26": "drn26", "deeplabv2-resnet101": "deeplabv2"}
+    kinds = {params.architecture(each) for each in segmenters}
+    return own | {sizes.get(kind, kind) for kind in kinds if kind in sizes or "/" in kind}
+
+
+def _sizes(names: set[str], params: Params) -> dict[str, Any]:
+    """The sections of `networks`; a network of torchvision has its name alone."""
+    of_torchvision: dict[str, Any] = {n: {} for n in names if n.startswith("torchvision/")}
+    return params.networks.model_dump(include=names) | of_torchvision
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

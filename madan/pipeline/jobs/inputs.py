@@ -77,16 +77,14 @@ def segmenter(graph: Graph, artefact: Artefact) -> Any:
 def starting_segmenter(graph: Graph, address: str, start: Role) -> Any:
     """Return the segmenter with which a run begins.
 
-    That of the run in `start`; the backbone of an imported VGG-16; or one with random weights.
+    That of the run in `start`; one with an imported backbone; or one with random weights.
     """
     before = [artefact for named in start.values() for artefact in named]
     if before and before[0].address != runs.pretrained(graph.params, address):
         return segmenter(graph, before[0])
     net = segmentation.build(graph.params.network(address))
     if before:
-        # The score layers are F's own, and so is a head that VGG-16 does not have.
-        path = weights(graph, before[0])
-        checkpoints.load(path, "VGG", net, but=("vgg_head", "score"))
+        segmentation.pretrain(net, weights(graph, before[0]))
     return training.compiled(net, graph.params.training.compile)
 
 

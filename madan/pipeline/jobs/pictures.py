@@ -28,6 +28,10 @@ TERMS = {
     "ccd": "CCD: source j as source i, against $D_i$",
     "task": "$L_{task}$",
     "feat": "$L_{feat}$: F against $D_F$",
+    "cla": "$L_{CLA}$: F against the discriminators of all classes",
+    "mixed": "cross-entropy of mixed images",
+    "masked": "cross-entropy of masked images",
+    "confident": "share of confident pseudo-labels",
     "loss": "soft maximum over the sources of MDAN's losses",
     "d_target": "loss of $D_T$",
     "d_source": "loss of $D_i$",
@@ -36,7 +40,7 @@ TERMS = {
     "domain": "MDAN: loss of source i's discriminator",
     "accuracy": "accuracy of $D_F$",
 }
-JUDGES = ("d_target", "d_source", "d_sad", "d_feat", "domain", "accuracy")
+JUDGES = ("d_target", "d_source", "d_sad", "d_feat", "d_cla", "domain", "accuracy", "cla_accuracy")
 # Where a discriminator says the same of everything: (1/4 + 1/4) / 2, log 2, and log 2 twice.
 UNDECIDED = {"d_target": 0.25, "d_source": 0.25, "d_sad": 0.25}
 UNDECIDED |= {"d_feat": float(np.log(2)), "domain": float(2 * np.log(2))}
@@ -225,7 +229,9 @@ def _panel(shown: Shown, run: str, term: str, logs: Sequence[pd.DataFrame]) -> P
         share = getattr(params.training.translator.gates, name)
         gates.append((share * settings.steps(first, params), "gate"))  # type: ignore[arg-type]
     if term in UNDECIDED:
-        levels.append((UNDECIDED[term], "cannot tell"))
+        summed = getattr(own, "cag", False) and term != "d_sad"  # over the crop sizes
+        crops = 1 + len(params.training.translator.cag.crops) if summed else 1
+        levels.append((crops * UNDECIDED[term], "cannot tell"))
     if term == "accuracy" and "gate" in logs[0]:
         levels.append((float(logs[0]["gate"].iloc[0]), "F learns above this gate"))
     return Panel(f"{shown.titles[run]}: {TERMS.get(term, term)}", lines, gates, levels)

@@ -17,11 +17,11 @@ def segment(
     job: Job[Segmenter], images: Role, stylised: Role, start: Role, processes: int | None = None
 ) -> None:
     """Train F on the sets of a run, from the segmenter in `start` if there is any."""
-    artefact, schedule = job.artefact, job.params.training.segmenter
+    artefact, run = job.artefact, job.params.segmenters[job.artefact.run]
+    schedule = job.params.learning(run.network)
     loop = training_run.start(job, processes, schedule.batch)
     net = inputs.starting_segmenter(job.graph, artefact.address, start)
-    names = job.params.segmenters[artefact.run].train_on
-    sets = inputs.training_sets(job.graph, names, images, stylised)
+    sets = inputs.training_sets(job.graph, run.train_on, images, stylised)
     made = method(job.params, artefact, sets=sets, net=net)
     training_run.train(job, made, loop, made.modules, schedule.precision)
 
@@ -30,5 +30,5 @@ def method(
     params: Params, artefact: Segmenter, *, sets: Sequence[TrainingSet], net: Any
 ) -> Supervised:
     """Build the method of a run from its labelled sets and its segmenter."""
-    steps = settings.steps(artefact, params)
-    return Supervised(net, sets, params.training.segmenter, steps, artefact.seed)
+    schedule = params.learning(params.segmenters[artefact.run].network)
+    return Supervised(net, sets, schedule, settings.steps(artefact, params), artefact.seed)

@@ -21,7 +21,9 @@ def translate(
     """Train the generators of a run, from `start` if there is any; judges are F_i, task is F_A."""
     graph, artefact = job.graph, job.artefact
     run = job.params.translators[artefact.run]
-    images = job.params.training.translator.batch * (1 + len(run.sources))
+    training = job.params.training.translator
+    crops = 1 + (len(training.cag.crops) if run.cag else 0)
+    images = training.batch * (1 + len(run.sources)) * crops
     loop = training_run.start(job, processes, images)
     [[name, shards]] = target.items()
     made = method(
