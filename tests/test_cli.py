@@ -26,24 +26,24 @@ def refused(world, *words, command=("prepare", "gta5/train/0")):
         assert not [path for path in left if "verify" not in path.parts], left
 
 
-def test_truncated_image_is_named(drawn):
+def test_an_image_that_was_cut_short_since_it_was_drawn_is_named(drawn):
     path = drawn.root / "data/miniature/gta5/images/00003.png"
     path.write_bytes(path.read_bytes()[:500])
-    refused(drawn, "images/00003.png", "cut short")
+    refused(drawn, "images/00003.png changed since", "snakemake data/verified")
 
 
 @pytest.mark.parametrize("folder", ["images", "labels"])
-def test_file_that_is_gone_since_it_was_verified_is_named(drawn, folder):
+def test_a_file_that_is_gone_since_it_was_drawn_is_noticed(drawn, folder):
     (drawn.root / "data/miniature/gta5" / folder / "00002.png").unlink()
-    refused(drawn, f"{folder}/00002.png cannot be read")
+    refused(drawn, "miniature/gta5 is out of date: 17 files", "18 were made")
 
 
-def test_image_and_label_of_two_sizes_are_named_with_both(drawn):
+def test_a_label_that_changed_since_it_was_drawn_is_named(drawn):
     path = drawn.root / "data/miniature/gta5/labels/00004.png"
     with Image.open(path) as label:
         small = label.resize((64, 32), Image.Resampling.NEAREST)
     small.save(path)
-    refused(drawn, "labels/00004.png", "128x64", "64x32")
+    refused(drawn, "labels/00004.png changed since")
 
 
 def test_missing_folder_is_named(world):
@@ -93,7 +93,7 @@ def test_misspelt_key_is_named(world):
         (("translate", "madam"), "madan"),
         (("stylise", "madan", "gta"), "gta5"),
         (("prepare", "gta5/trian/0"), "train"),
-        (("evaluate", "segmenters/pooled", "cityscape-val"), "cityscapes"),
+        (("evaluate", "segmenters/pooled", "cityscape/val"), "cityscapes"),
         (("table", "mioo"), "miou"),
         (("miniature", "gta"), "gta5"),
     ],

@@ -466,7 +466,7 @@ def test_tiles_decide_releases_alone(raw, graph):
     [
         ("releases", "madan/both", "both.*allowed: gta5, synthia"),
         ("releases", "nobody/gta5", "nobody, which is unknown"),
-        ("releases", "madan", "expected TRANSLATOR/SOURCE"),
+        ("releases", "madan", "write releases/TRANSLATOR/SOURCE"),
         ("predictions", "translators/shared/cityscapes/val", "shared has no task"),
         ("predictions", "segmenters/pooled/both-val", "both"),
     ],

@@ -221,7 +221,7 @@ def test_files_that_the_documents_link_exist(document):
 def test_names_in_the_paper_map_exist():
     """Every `module.name`, `params.key` and `tests/file.py::test` in the map is there."""
     text = (PROJECT / "docs/paper-map.md").read_text()
-    for module, name in re.findall(r"`(\w+)\.py: ?([\w.]+)`", text):
+    for module, name in re.findall(r"`([\w/]+)\.py: ?([\w.]+)`", text):
         code = (PACKAGE / f"{module}.py").read_text()
         assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), f"{module}.py: {name}"
     raw = params_yaml()

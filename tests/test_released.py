@@ -754,7 +754,8 @@ def test_a_released_segmenter_predicts(held, monkeypatch, tmp_path):
     monkeypatch.chdir(held.root)
     cli.import_("holder")
     folder = held.root / "results/miniature/released/holder"
-    assert {path.name for path in folder.rglob("*.*")} == {"weights.safetensors", "report.json"}
+    names = {"weights.safetensors", "report.json", "certificate.json"}
+    assert {path.name for path in folder.rglob("*.*")} == names
     (tmp_path / "in").mkdir()
     Image.fromarray(np.full((40, 60, 3), 99, np.uint8)).save(tmp_path / "in/a.png")
     cli.predict([tmp_path / "in"], "released/holder", tmp_path / "out", None)

@@ -1012,9 +1012,7 @@ def test_prepare_leaves_out_what_verify_left_out(command):
 def test_prepare_without_verify_says_what_to_do(command):
     code, said = command("prepare", "gta5/train/0")
     assert code == 1
-    assert (
-        "data/verified/paper/gta5/train/certificate.json not found: make it with snakemake" in said
-    )
+    assert "it is not made yet. Make it: snakemake data/verified/paper/gta5/train/" in said
 
 
 def test_a_file_changed_since_verify_is_refused_by_prepare(command):

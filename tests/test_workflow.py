@@ -190,7 +190,7 @@ def test_tables_that_are_finished_are_published_and_no_others(done):
         str(path.relative_to(done.root / "shown")) for path in (done.root / "shown").rglob("*.*")
     }
     tables = {"tables/made.csv", "tables/made.md", "tables/differences/made.csv"}
-    assert shown == {"miou.csv", "metrics.json"} | tables
+    assert shown == {"miou.csv", "metrics.json", ".madan-publish.sha256"} | tables
 
 
 def test_another_seed_leaves_the_first_as_it_is(done):

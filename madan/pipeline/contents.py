@@ -25,23 +25,27 @@ def remember(artefact: Artefact, params: Params, certificate: Certificate) -> No
         write_whole(_memory(artefact, params), _state(artefact, params, certificate))
 
 
-def are_certified(
+def damaged(
     artefact: Artefact, params: Params, certificate: Certificate, unseen: bool
-) -> bool:
-    """Return whether the files of an artefact have the bytes that its certificate says.
+) -> list[Path]:
+    """Return the files of an artefact that changed since it was certified; none if none did.
 
-    Files that were never looked at on this machine are only read if `unseen`.
+    Files that were never looked at on this machine are only read if `unseen`; if their bytes are
+    not the certified ones, which of them changed is not known, and all are returned.
     """
-    memory = _memory(artefact, params)
+    memory, files = _memory(artefact, params), artefact.files(params)
     state = _state(artefact, params, certificate)
     stored = memory.read_text() if memory.exists() else None
     if stored == state or (stored is None and not unseen):
-        return True
-    files = artefact.files(params)
-    if digest_files(files, artefact.folder(params)) != certificate.content:
-        return False
-    remember(artefact, params, certificate)
-    return True
+        return []
+    if digest_files(files, artefact.folder(params)) == certificate.content:
+        remember(artefact, params, certificate)
+        return []
+    with contextlib.suppress(ValueError, TypeError):
+        before = json.loads(stored or "")[1]
+        changed = [path for path in files if fingerprint(path) not in before]
+        return changed or files
+    return files
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from madan.config import digest
 from madan.files import digest_files, locked, replace_folder, write_whole
 from madan.pipeline import artefacts, certificates, checks, contents
 from madan.pipeline.artefacts import Artefact
-from madan.pipeline.certificates import Certificate
+from madan.pipeline.certificates import Certificate, Inputs
 from madan.pipeline.graph import Graph
 from madan.pipeline.staleness import Reason, Staleness, input_contents, outdated
 from madan.schema import Refusal
@@ -33,11 +33,15 @@ class Job(Generic[Made]):
         self.params = graph.params
         self.artefact = artefact
         self.roles = graph.roles(artefact)
-        self.inputs = input_contents(graph, artefact)
 
     def folder(self, other: Artefact) -> Path:
         """Return where an input of the job lies."""
         return self.graph.folder(other)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The content of each input, by role, name and address."""
+        return input_contents(self.graph, self.artefact)
 
     @property
     def key(self) -> str:
@@ -87,7 +91,7 @@ class Job(Generic[Made]):
             files=len(files),
             settings=graph.settings(artefact),
             code=graph.code(artefact),
-            inputs=input_contents(graph, artefact),
+            inputs=self.inputs,
             data=content if is_data else digest(sorted(behind)),
         )
 
@@ -117,7 +121,7 @@ def open_job(address: str, seed: int | None, planned: str | None) -> Job | None:
     for other in graph.inputs(artefact):
         if reason := staleness.reason(other):
             path = graph.certificate(other)
-            raise Refusal(f"{other} is needed, but {reason.text}. Make it: snakemake {path}")
+            raise Refusal(f"{other} is not current: {reason.text}. Make it: snakemake {path}")
         verify(graph, other)
     return Job(graph, artefact)
 
@@ -148,7 +152,7 @@ def verify(graph: Graph, artefact: Artefact) -> None:
     params, path = graph.params, graph.certificate(artefact)
     certificate = certificates.read(path)
     with contents.one_reader(artefact, params):
-        if certificate and contents.are_certified(artefact, params, certificate, unseen=True):
+        if certificate and not contents.damaged(artefact, params, certificate, unseen=True):
             return
     raise Refusal(
         f"{graph.folder(artefact)} is damaged: its files are not those for which its certificate, "

@@ -46,6 +46,21 @@ def content(dataset: Dataset, where: str, known: Mapping[Path, str] | None = Non
     return digest([[str(path.relative_to(dataset.root)), sums.get(path, "")] for path in paths])
 
 
+def keep(where: str) -> None:
+    """Keep the digests of the raw files of a split as they are verified now."""
+    memory = MEMORY / platform.node() / f"{where}.json"
+    with contextlib.suppress(OSError):
+        write_whole(memory.with_suffix(".verified.json"), memory.read_text())
+
+
+def changed(where: str) -> list[str]:
+    """Return the raw files that are other ones than when they were verified, as far as known."""
+    memory = MEMORY / platform.node() / f"{where}.json"
+    before, now = _stored(memory.with_suffix(".verified.json")), _stored(memory)
+    names = sorted(before.keys() | now.keys()) if before else []
+    return [name for name in names if before.get(name, [0])[-1] != now.get(name, [0])[-1]]
+
+
 def _state(stored: Mapping[str, list], path: Path) -> object:
     return stored.get(str(path), [None])[0]
 

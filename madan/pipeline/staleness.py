@@ -4,7 +4,7 @@ An artefact is current if its certificate promises today's settings and code, it
 its inputs have the content that it was made from, and all its inputs are current.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from madan import layouts
@@ -70,7 +70,15 @@ class Staleness:
             return Reason("code", f"{', '.join(changed)} changed")
         if missing := _damage(graph, artefact, certificate):
             return Reason("files", missing)
-        return _other_inputs(certificate, input_contents(graph, artefact))
+        reason = _other_inputs(certificate, input_contents(graph, artefact))
+        if reason and isinstance(artefact, artefacts.Verified):
+            files = raw.changed(f"{graph.params.scale}/{artefact.name}")
+            return (
+                Reason("inputs", f"{_some(files)} changed since it was verified")
+                if files
+                else reason
+            )
+        return reason
 
 
 def input_contents(graph: Graph, artefact: Artefact) -> Inputs:
@@ -117,9 +125,7 @@ def summary(found: dict[Artefact, Reason]) -> str:
         )
     lines = [f"madan: {len(found)} results are out of date and are made anew if they are needed:"]
     for text, members in groups.items():
-        names = ", ".join(map(str, members[:NAMED]))
-        more = f" and {len(members) - NAMED} more" if len(members) > NAMED else ""
-        lines.append(f"  {len(members)} because {text} ({names}{more})")
+        lines.append(f"  {len(members)} because {text} ({_some(members)})")
     return "\n".join(lines)
 
 
@@ -156,8 +162,10 @@ def _follows(inputs: list[Artefact], reasons: list[Reason | None]) -> Reason | N
     """The reason of an artefact whose inputs are not all current."""
     for other, reason in zip(inputs, reasons, strict=True):
         if reason:
-            state = "is missing" if reason.why == "missing" else "is out of date"
-            return Reason("follows", f"{other} {state}")
+            if reason.why == "follows":
+                return reason  # The first cause says most.
+            text = "is missing" if reason.why == "missing" else f"is out of date: {reason.text}"
+            return Reason("follows", f"{other} {text}")
     return None
 
 
@@ -174,10 +182,10 @@ def _damage(graph: Graph, artefact: Artefact, certificate: Certificate) -> str:
     if len(files) != certificate.files:
         return f"{len(files)} files are in {folder}, {certificate.files} were made"
     small = isinstance(artefact, SMALL)
-    if not contents.are_certified(artefact, graph.params, certificate, unseen=small):
-        shown = ", ".join(map(str, files[:NAMED])) + (" …" if len(files) > NAMED else "")
-        return f"{shown} changed since they were made"
-    return ""
+    changed = contents.damaged(artefact, graph.params, certificate, unseen=small)
+    if not changed:
+        return ""
+    return f"{_some(changed)} changed since the certificate was written"
 
 
 def _other_inputs(certificate: Certificate, now: Inputs) -> Reason | None:
@@ -188,8 +196,13 @@ def _other_inputs(certificate: Certificate, now: Inputs) -> Reason | None:
     missing = {key[-1] for key, _ in gone}
     if not names.keys() - missing:
         return None
-    shown = ", ".join([*names][:NAMED]) + (" and others" if len(names) > NAMED else "")
-    return Reason("inputs", f"it was made from another content of {shown}")
+    return Reason("inputs", f"it was made from another content of {_some([*names])}")
+
+
+def _some(names: Sequence[object]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(str, names[:NAMED])) + more
 
 
 def _flat(inputs: Inputs) -> dict[tuple[str, str, str], str]:

@@ -37,6 +37,8 @@ def verify(job: Job[Verified], raw: Role, jobs: int = 1, quick: bool = False) ->
             _remember(job, report)
         with job.publish() as out:
             verification.write(report, out / "items.json")
+        if not raw:
+            raw_files.keep(f"{params.scale}/{where}")
     journal.unlink()
     return report.status
 
