@@ -377,11 +377,18 @@ def import_(
 
 
 @app.command(rich_help_panel=STANDING)
-def check() -> None:
+def check(
+    quiet: Annotated[bool, typer.Option(help="Print nothing; the exit code says it.")] = False,
+) -> None:
     """Refuse results that are not what params.yaml and the package say now: madan check"""
     from madan.pipeline import staleness
 
-    staleness.check(Graph(config.load()))
+    try:
+        staleness.check(Graph(config.load()))
+    except Refusal:
+        if not quiet:
+            raise
+        raise typer.Exit(1) from None
 
 
 @app.command(rich_help_panel=STANDING)

@@ -5,6 +5,7 @@ An address is the same in params.yaml, commands, messages and folders: `segmente
 `prepared/gta5/train/0`, `scores/segmenters/pooled/cityscapes/test`.
 """
 
+import contextlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,9 +34,14 @@ class Artefact:
         """Return the address, and the seed of an artefact that has seeds."""
         return self.address
 
+    @classmethod
+    def root(cls, params: Params) -> Path:
+        """Where all artefacts of the kind lie, relative to the project's folder."""
+        return Path("results", params.scale, cls.kind)
+
     def folder(self, params: Params) -> Path:
-        """Where the artefact lies, relative to the project's folder."""
-        return Path("results", params.scale, self.kind, self.name)
+        """Where the artefact lies."""
+        return self.root(params) / self.name
 
     def certificate(self, params: Params) -> Path:
         """The file that says what the artefact is and how it was made."""
@@ -66,9 +72,10 @@ class Drawn(Artefact):
     domain: str
     kind: ClassVar[str] = "miniature"
 
-    def folder(self, params: Params) -> Path:
-        """Return where the artefact lies."""
-        return Path("data/miniature", self.domain)
+    @classmethod
+    def root(cls, params: Params) -> Path:
+        """Return where all drawn domains lie, at any scale."""
+        return Path("data/miniature")
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,10 @@ class Verified(Artefact):
     split: str
     kind: ClassVar[str] = "verified"
 
-    def folder(self, params: Params) -> Path:
-        """Return where the artefact lies."""
-        return Path("data/verified", params.scale, self.name)
+    @classmethod
+    def root(cls, params: Params) -> Path:
+        """Return where all verified splits lie."""
+        return Path("data/verified", params.scale)
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,12 @@ class Prepared(Artefact):
         """Return where the artefact lies."""
         domain = params.dataset(self.domain)
         size, shard = "x".join(map(str, domain.size)), f"{self.shard}-of-{domain.shards}"
-        return Path("data/prepared", params.scale, self.domain, f"{self.split}-{size}", shard)
+        return self.root(params) / self.domain / f"{self.split}-{size}" / shard
+
+    @classmethod
+    def root(cls, params: Params) -> Path:
+        """Return where all prepared shards lie."""
+        return Path("data/prepared", params.scale)
 
 
 @dataclass(frozen=True)
@@ -247,6 +260,27 @@ KINDS: dict[str, Any] = {
         Score, Table, Figure, Release, Predictions,
     )
 }  # fmt: skip
+
+
+def on_disk(params: Params) -> list[Artefact]:
+    """Return what the certificates that exist are of, by where they lie."""
+    found: list[Artefact] = [Table(name) for name in params.tables]
+    found = [table for table in found if table.certificate(params).exists()]
+    for made in KINDS.values():
+        if made is Table:
+            continue
+        seeded, root = issubclass(made, _Seeded), made.root(params)
+        names = len(fields(made)) - seeded + issubclass(made, _Predicted)
+        for path in sorted(root.glob("*/" * (names + seeded) + "certificate.json")):
+            parts = path.parent.relative_to(root).parts
+            with contextlib.suppress(Refusal, ValueError):
+                name, seed = "/".join(parts[:names]), int(parts[-1][4:]) if seeded else 0
+                if made is Prepared:  # Its folders hold the size and the number of shards, too.
+                    name = "/".join([parts[0], *(part.partition("-")[0] for part in parts[1:])])
+                artefact = parse(f"{made.kind}/{name}", seed)
+                if artefact.certificate(params) == path:
+                    found.append(artefact)
+    return found
 
 
 def parse(address: str, seed: int = 0) -> Artefact:

@@ -4,11 +4,11 @@ An artefact is current if its certificate promises today's settings and code, it
 its inputs have the content that it was made from, and all its inputs are current.
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from madan import layouts
-from madan.pipeline import artefacts, contents, raw
+from madan.pipeline import artefacts, checks, contents, raw
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate, Inputs, read
 from madan.pipeline.graph import Graph
@@ -105,7 +105,11 @@ def input_contents(graph: Graph, artefact: Artefact) -> Inputs:
 
 def on_disk(graph: Graph) -> list[Artefact]:
     """Return the artefacts that have a certificate and that params.yaml can name, inputs first."""
-    existing = {each for each in _nameable(graph) if graph.certificate(each).exists()}
+    existing = set()
+    for artefact in artefacts.on_disk(graph.params):
+        with contextlib.suppress(Refusal):
+            checks.check(artefact, graph.params)
+            existing.add(artefact)
     return [each for each in graph.ancestry(existing) if each in existing]
 
 
@@ -213,45 +217,3 @@ def _flat(inputs: Inputs) -> dict[tuple[str, str, str], str]:
         for name, by_address in by_name.items()
         for address, content in by_address.items()
     }
-
-
-def _nameable(graph: Graph) -> Iterator[Artefact]:
-    """Every artefact that params.yaml can name at its scale."""
-    params, splits = graph.params, layouts.SPLITS
-    datasets = [name for name, domain in params.domains.items() if not domain.union]
-    for name in datasets:
-        if params.scale == "miniature":
-            yield artefacts.Drawn(name)
-        for split in splits:
-            yield artefacts.Verified(name, split)
-            for shard in range(params.domains[name].shards):
-                yield artefacts.Prepared(name, split, shard)
-    for run in params.released:
-        yield artefacts.Imported(run)
-    for seed in params.every_seed:
-        yield from _nameable_of(graph, seed, datasets)
-    yield from map(artefacts.Figure, params.figures)
-    yield from map(artefacts.Table, params.tables)
-
-
-def _nameable_of(graph: Graph, seed: int, datasets: list[str]) -> Iterator[Artefact]:
-    params, scored = graph.params, [f"released/{run}" for run in graph.params.released]
-    for run, translator in params.translators.items():
-        yield artefacts.Translator(run, seed)
-        scored += [f"translators/{run}"] if translator.task else []
-        for name in [run, *(f"{run}@{step}" for step in translator.keep)]:
-            for source in translator.sources:
-                yield artefacts.Stylised(name, source, seed)
-                yield artefacts.Release(name, source, seed)
-    for run in params.released:
-        for source in params.domains:
-            yield artefacts.Stylised(run, source, seed)
-    for made in (artefacts.Segmenter, artefacts.Adaptation):
-        for run in getattr(params, made.kind):
-            yield made(run, seed)
-            scored.append(f"{made.kind}/{run}")
-    for address in scored:
-        for name in datasets:
-            for split in layouts.SPLITS:
-                yield artefacts.Score(address, name, split, seed)
-                yield artefacts.Predictions(address, name, split, seed)
