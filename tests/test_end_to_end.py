@@ -62,7 +62,7 @@ def test_every_figure_is_drawn_labelled_by_its_runs_and_published(finished):
     }  # fmt: skip
     before = finished.params
     finished.change("figures", figures)
-    assert "not what params.yaml" in finished.run("madan", "publish", "shown", expect=1).stdout
+    assert "out of date" in finished.run("madan", "publish", "shown", expect=1).stdout
     finished.snakemake("figures")
     for name in figures:
         for suffix in ("png", "pdf"):

@@ -16,10 +16,8 @@ from conftest import PROJECT, World, params_yaml, tiny
 reason = missing()
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(reason), reason=reason or "")]
 
-PROFILES = ("slurm", "slurm-gres", "sbatch")
 QUICK = {
     "slurm": ("--slurm-init-seconds-before-status-checks", "1"),
-    "slurm-gres": ("--slurm-init-seconds-before-status-checks", "1"),
     "sbatch": ("--seconds-between-status-checks", "1"),
 }
 DRAWN = "data/miniature/gta5/certificate.json"
@@ -131,10 +129,6 @@ def left_behind(world: World, profile: str) -> str:
     job = started(world)[0][0]
     run.process.kill()
     run.process.wait()
-    assert (
-        "--unlock" in world.run("snakemake", "--workflow-profile", profile, DRAWN, expect=1).stdout
-    )
-    world.run("snakemake", "--workflow-profile", profile, "--unlock", DRAWN)
     return job
 
 
@@ -196,7 +190,7 @@ def test_what_was_finished_while_no_snakemake_was_there_is_not_made_again(cluste
     until(lambda: cluster.state(job) == "COMPLETED")
     assert "Nothing to be done" in Submitted(world, "sbatch", DRAWN).end()
     world.change("miniature.seed", 1)
-    assert f"rm {DRAWN}" in world.snakemake("-n", DRAWN, expect=1)
+    assert "seed was 0, is 1 (miniature/gta5)" in world.snakemake("-n", DRAWN)
 
 
 def test_jobs_left_behind_are_stopped_by_the_line_of_the_document(cluster, stand_in):
@@ -219,9 +213,11 @@ def test_jobs_with_gpus_wait_for_gpus(cluster, stand_in, tmp_path):
     first.snakemake(
         *(f"{path}/certificate.json" for path in first.planned(target) if "prepared" in path)
     )
-    worlds = [first, first.copy(tmp_path / "slurm-gres"), first.copy(tmp_path / "sbatch")]
+    gres = first.copy(tmp_path / "gres")
+    gres.change("resources.gres", "gpu")
+    worlds = {first: "slurm", gres: "slurm", first.copy(tmp_path / "sbatch"): "sbatch"}
     seen.unlink()
-    for run in [Submitted(*each, target) for each in zip(worlds, PROFILES, strict=True)]:
+    for run in [Submitted(*each, target) for each in worlds.items()]:
         run.end()
     held = [line.split() for line in seen.read_text().splitlines()]
     assert len(held) == 3 and {gpu for gpu, *_ in held} == {"n1:0", "n2:0"}

@@ -189,7 +189,9 @@ def _damage(graph: Graph, artefact: Artefact, certificate: Certificate) -> str:
     changed = contents.damaged(artefact, graph.params, certificate, unseen=small)
     if not changed:
         return ""
-    return f"{_some(changed)} changed since the certificate was written"
+    whole = len(changed) == len(files) and not isinstance(artefact, artefacts.Table)
+    shown = f"a file in {folder}" if whole else _some(changed)
+    return f"{shown} changed since the certificate was written"
 
 
 def _other_inputs(certificate: Certificate, now: Inputs) -> Reason | None:

@@ -28,10 +28,20 @@ except Refusal as refusal:
 
 # A scheduler warns every process of a job with this signal; madan saves its state and leaves.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def total_cores():
+    """The cores of --cores; on a cluster there is no such total, and asking for it is an error."""
+    try:
+        return workflow.cores
+    except Exception:
+        return 1
+
+
 # With more --cores than the machine has, jobs would only wait for each other in its caches.
 THREADS = max(
     GRAPH.params.training.threads,
-    (workflow.cores or 1) // len(os.sched_getaffinity(0)),
+    total_cores() // len(os.sched_getaffinity(0)),
 )
 
 
