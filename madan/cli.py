@@ -426,7 +426,7 @@ def status(
     from madan import status as standing
 
     graph = Graph(config.load())
-    checks.check(artefacts.Table(table), graph.params)
+    known("the command line", table, graph.params.tables)
     standing.show(standing.lines(graph, table), graph)
 
 

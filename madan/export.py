@@ -107,15 +107,16 @@ def predictions(
     net: Net, pictures: Pictures, batch: int, precision: str, out: Path,
     protocol: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Write F's predictions of labelled pictures as out/labelIds/ and out/overlay/<name>.png.
+    """Write F's predictions of listed pictures as out/labelIds/ and out/overlay/<name>.png.
 
-    labelIds: Cityscapes label ids uint8 [H, W] in the label's native size. overlay: the prepared
+    labelIds: Cityscapes label ids uint8 [H, W] in the native size of the label or, without one, of
+    the image. overlay: the prepared
     image [h, w, 3], half covered with the classes' colours. manifest.json holds the protocol,
     SHA256SUMS names every file.
     """
     files, said = _Files(out), {}
     for row, score in evaluation.scored(net, pictures, batch, precision):
-        name, image, size = pictures.called(row), pictures.image(row), pictures.label(row).shape
+        name, image, size = pictures.called(row), pictures.image(row), pictures.size(row)
         seen = evaluation.predict(score, image.shape[:2])
         files.add(f"overlay/{name}.png", png(overlay(image, seen)))
         ids = labels.to_label_ids(evaluation.predict(score, size))

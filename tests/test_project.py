@@ -19,7 +19,8 @@ from madan.pipeline.graph import Graph
 PACKAGE = PROJECT / "madan"
 LEVELS = [
     {"__init__", "startup", "labels", "folders", "published", "escaping", "keys",
-     "network_settings", "method_settings", "schema", "runs", "method_checks", "checks", "config",
+     "network_settings", "method_settings", "schema", "runs", "method_checks", "target_checks",
+     "checks", "config",
      "files", "inert", "headers"},
     {"looks", "scene", "miniature", "native", "layouts", "rasters", "masks", "inspection",
      "plausibility", "pairing", "drafting", "datasets", "verify", "batches", "context", "backbones",

@@ -265,7 +265,7 @@ def test_an_image_of_val_is_left_out_of_train_and_kept_in_val(own, layout):
     data = own(layout)
     item = layouts.items(data, "val")[0]
     twin = layouts.item(data, "train", item.name)
-    for here, there in zip(item[1:], twin[1:], strict=True):
+    for here, there in zip(item.files, twin.files, strict=True):
         there.parent.mkdir(exist_ok=True)
         shutil.copy(here, there)
     report = look(data)
