@@ -120,7 +120,7 @@ def without_labels(params: Params, domains: Iterable[str], split: str) -> list[s
     for name in members:
         dataset = params.dataset(name)
         lies = layouts.form(dataset, split)
-        if not lies.labels or _one_sided(dataset.root, lies.images, lies.labels):
+        if not lies.labels or _one_sided(dataset.root.absolute(), lies.images, lies.labels):
             found.append(name)
     return found
 
