@@ -4,7 +4,8 @@ An artefact is current if its certificate promises today's settings and code, it
 its inputs have the content that it was made from, and all its inputs are current.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from madan import layouts
@@ -105,7 +106,7 @@ def input_contents(graph: Graph, artefact: Artefact) -> Inputs:
 
 def on_disk(graph: Graph) -> list[Artefact]:
     """Return the artefacts that have a certificate and that params.yaml can name, inputs first."""
-    existing = {each for each in _nameable(graph) if graph.certificate(each).exists()}
+    existing = {each for each in nameable(graph) if graph.certificate(each).exists()}
     return [each for each in graph.ancestry(existing) if each in existing]
 
 
@@ -215,8 +216,22 @@ def _flat(inputs: Inputs) -> dict[tuple[str, str, str], str]:
     }
 
 
-def _nameable(graph: Graph) -> Iterator[Artefact]:
-    """Every artefact that params.yaml can name at its scale."""
+def requested(graph: Graph, files: Iterable[str]) -> list[Artefact]:
+    """Return the artefacts that these files, or files in these folders, belong to."""
+    wanted = {Path(file) for file in files}
+    wanted |= {folder for path in wanted for folder in path.parents}
+    found = []
+    for each in nameable(graph):
+        paths = {graph.certificate(each)}
+        paths |= {*each.pages.values()} if isinstance(each, artefacts.Table) else set()
+        folder = set() if isinstance(each, artefacts.Table) else {graph.folder(each)}
+        if wanted & (paths | folder):
+            found.append(each)
+    return found
+
+
+def nameable(graph: Graph) -> Iterator[Artefact]:
+    """Yield every artefact that params.yaml can name at its scale."""
     params, splits = graph.params, layouts.SPLITS
     datasets = [name for name, domain in params.domains.items() if not domain.union]
     for name in datasets:

@@ -109,14 +109,22 @@ def certificates(chosen):
     return [str(GRAPH.certificate(artefact)) for artefact in chosen]
 
 
+def needed():
+    """All that is needed for what Snakemake is asked for."""
+    targets = workflow.dag_settings.targets or [workflow.default_target]
+    files = [os.path.relpath(target) for target in targets]
+    for rule in map(workflow.get_rule, filter(workflow.is_rule, targets)):
+        named = (*rule.input, *rule.output)
+        files += [str(file) for file in named if not callable(file)]
+    return GRAPH.ancestry(staleness.requested(GRAPH, files)) or GRAPH.everything()
+
+
 def absent_datasets():
-    """The datasets that the tables have yet to read and whose folders do not exist."""
-    needed = [
-        made for made in GRAPH.everything() if isinstance(made, artefacts.Verified)
-    ]
+    """The datasets that are needed, are yet to be read and have no folder."""
+    verified = [made for made in needed() if isinstance(made, artefacts.Verified)]
     unread = [
         made.domain
-        for made in needed
+        for made in verified
         if not GRAPH.inputs(made) and not GRAPH.certificate(made).exists()
     ]
     return [
@@ -127,11 +135,9 @@ def absent_datasets():
 
 
 def absent_weights():
-    """The released weights that the tables have yet to import, with their missing files."""
-    needed = [
-        made for made in GRAPH.everything() if isinstance(made, artefacts.Imported)
-    ]
-    absent = [made for made in needed if GRAPH.settings(made)["content"] == "missing"]
+    """The released weights that are needed and are yet to be imported, with their files."""
+    imported = [made for made in needed() if isinstance(made, artefacts.Imported)]
+    absent = [made for made in imported if GRAPH.settings(made)["content"] == "missing"]
     return {made.run: GRAPH.params.released[made.run].file for made in absent}
 
 
