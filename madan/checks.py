@@ -158,8 +158,9 @@ def _check_export(params: Params) -> None:
 
 
 def _check_runs(params: Params) -> None:
-    targets = {run.target for run in params.translators.values()}
-    targets |= {adaptation.target for adaptation in params.adaptations.values()}
+    named = {run.target for run in params.translators.values()}
+    named |= {adaptation.target for adaptation in params.adaptations.values()}
+    targets = {m for name in named & params.domains.keys() for m in params.members(name)}
     for name, run in params.translators.items():
         _check_translator(params, f"translators.{name}", run)
     for name, segmenter in params.segmenters.items():
@@ -234,8 +235,8 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
     for source in run.sources:
         known(f"{key}.sources", source, params.domains)
         check_labelled(params, f"{key}.sources", source)
-        if run.target in params.members(source):
-            raise Refusal(f"{key}: {run.target} is both source and target; name two domains.")
+        for member in set(params.members(run.target)) & set(params.members(source)):
+            raise Refusal(f"{key}: {member} is both source and target; name two domains.")
     if len(set(run.sources)) < len(run.sources):
         raise Refusal(f"{key}.sources names a domain twice; name each once.")
     check_target(params, f"{key}.target", run.target)
@@ -318,9 +319,10 @@ def _check_tables(params: Params) -> None:
             raise Refusal(f"{key} names a seed twice; name each once.")
     for name, table in params.tables.items():
         check_target(params, f"tables.{name}.target", table.target)
-        split, drawn = params.evaluation.split, params.miniature.images.get(table.target, {})
-        if params.scale == "miniature" and split not in drawn:
-            raise Refusal(f"evaluation.split is {split}; miniature.images.{table.target} has none.")
+        for member in params.members(table.target):
+            split, drawn = params.evaluation.split, params.miniature.images.get(member, {})
+            if params.scale == "miniature" and split not in drawn:
+                raise Refusal(f"evaluation.split is {split}; miniature.images.{member} has none.")
         rows = [row.row for row in table.rows]
         if table.against:
             known(f"tables.{name}.against", table.against, rows)

@@ -268,7 +268,7 @@ def predict(
     else:
         graph = Graph(config.load())
         params, weights = graph.params, _weights(graph, model)
-        usual = params.dataset(params.tables["miou"].target).size[0]
+        usual = params.dataset(params.members(params.tables["miou"].target)[0]).size[0]
         precision, threads = params.training.segmenter.precision, params.training.threads
         sight = prediction.Sight(usual, params.export, precision, threads)
     if height is not None:

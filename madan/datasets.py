@@ -243,11 +243,11 @@ class Pictures:
     ):  # fmt: skip
         self.name = name
         self._images = [_open(folder / "images.npy") for folder in images]
-        self._manifests = [_manifest(folder) for folder in labels or listed]
-        for folder, manifest in zip(labels, self._manifests, strict=False):
-            if not manifest["labelled"]:
+        for folder in labels:
+            if (folder / "manifest.json").exists() and not labelled([folder]):
                 raise Refusal(f"{name} has no labels ({folder} holds images alone).")
         self._labels = [_open(folder / "labels.npy") for folder in labels]
+        self._manifests = [_manifest(folder) for folder in labels or listed]
         self._rows = [(s, r) for s, shard in enumerate(self._images) for r in range(len(shard))]
 
     def __len__(self) -> int:

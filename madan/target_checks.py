@@ -20,7 +20,12 @@ def check_labelled(params: Params, key: str, domain: str) -> None:
 
 
 def check_target(params: Params, key: str, target: str) -> None:
-    """Refuse a target that params.yaml does not have, or one that is a union."""
+    """Refuse a target that params.yaml does not have, or a union of datasets of several sizes."""
     known(key, target, params.domains)
-    if params.domains[target].union:
-        raise Refusal(f"{key} is {target}, a union; a target is one dataset.")
+    sizes = {name: params.domains[name].size for name in params.members(target)}
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise Refusal(
+            f"{key} is {target}, a union whose datasets have different sizes ({found}); give them "
+            "one `size` in domains, since a target is trained on and scored as one."
+        )

@@ -78,8 +78,8 @@ def drawn(tmp_path, layout="gta5", size=(61, 95), count=3, form=None, **more):
 
 def release(members, out, generator=None, story=STORY):
     out.mkdir()
-    target = dataset("cityscapes", out)
-    export.release(generator or Inverse(), members, target, out, "fp32", TILES, story)
+    targets = {"cityscapes": dataset("cityscapes", out)}
+    export.release(generator or Inverse(), members, targets, out, "fp32", TILES, story)
     return json.loads((out / "manifest.json").read_text())
 
 

@@ -81,14 +81,25 @@ def _(artefact: artefacts.Score, params: Params) -> None:
     check_truth(artefact.address, artefact.domain, artefact.split, params)
 
 
-@_check.register(artefacts.Predictions)
+@_check.register
+def _(artefact: artefacts.Predictions, params: Params) -> None:
+    known(SAID, artefact.domain, params.domains)
+    if members := params.domains[artefact.domain].union:
+        raise Refusal(
+            f"{SAID} names {artefact.domain}, a union, whose datasets may have images of one name; "
+            f"name one of {', '.join(members)}."
+        )
+    _check_predicted(artefact, params)
+
+
 def _check_predicted(artefact: artefacts.Score | artefacts.Predictions, params: Params) -> None:
     kind, run = artefact.run.split("/")
     known(SAID, kind, ("segmenters", "adaptations", "translators", "released"))
     known(SAID, run, getattr(params, kind))
     if kind == "translators" and not params.translators[run].task:
         raise Refusal(f"{SAID} names {artefact.name}, but {artefact.run} has no task.")
-    _check(artefacts.Verified(artefact.domain, artefact.split), params)
+    known(SAID, artefact.domain, params.domains)
+    known(SAID, artefact.split, layouts.SPLITS)
 
 
 @_check.register

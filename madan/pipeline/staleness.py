@@ -266,7 +266,8 @@ def _nameable_of(graph: Graph, seed: int, datasets: list[str]) -> Iterator[Artef
             yield made(run, seed)
             scored.append(f"{made.kind}/{run}")
     for address in scored:
-        for name in datasets:
-            for split in layouts.SPLITS:
+        for split in layouts.SPLITS:
+            for name in params.domains:
                 yield artefacts.Score(address, name, split, seed)
+            for name in datasets:
                 yield artefacts.Predictions(address, name, split, seed)

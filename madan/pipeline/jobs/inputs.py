@@ -31,14 +31,16 @@ def start_process(threads: int, seed: int, processes: int = 1) -> None:
 
 
 def image_set(
-    graph: Graph, name: str, shards: Iterable[Artefact], labelled: bool = False
-) -> Pictures:
+    graph: Graph, name: str, shards: Iterable[Artefact], labelled: bool = False,
+    listed: bool = False,
+) -> Pictures:  # fmt: skip
     """Open prepared shards as one set of images, with their labels if `labelled`.
 
-    Refusal if they are to have labels and have none.
+    `listed` images have names and sizes also without labels. Refusal if they are to have labels and
+    have none.
     """
     folders = [graph.folder(shard) for shard in shards]
-    return Pictures(name, folders, folders if labelled else (), listed=folders)
+    return Pictures(name, folders, folders if labelled else (), folders if listed else ())
 
 
 def labelled(graph: Graph, shards: Iterable[Artefact]) -> bool:

@@ -20,7 +20,7 @@ def opened(
     [[trained]], [shards] = segmenter.values(), images.values()
     inputs.start_process(params.training.threads, artefact.seed)
     labelled = isinstance(artefact, Score)
-    shown = inputs.image_set(job.graph, artefact.domain, shards, labelled)
+    shown = inputs.image_set(job.graph, artefact.domain, shards, labelled, listed=True)
     sizes = sorted({"x".join(map(str, shown.size(k))) for k in range(len(shown))})
     metadata = checkpoints.story(inputs.weights(job.graph, trained))
     protocol = {
