@@ -28,10 +28,8 @@ def _check_layouts(params: Params) -> None:
         key = f"layouts.{name}"
         if name in labels.TABLES:
             raise Refusal(f"{key} has the name of a release's layout; choose another.")
-        patterns = {"images": layout.images, "labels": layout.labels}
-        for side, pattern in patterns.items():
-            if pattern is None:
-                continue
+        sides = {"images": layout.images, "labels": layout.labels}
+        for side, pattern in ((side, each) for side, each in sides.items() if each is not None):
             if not re.fullmatch(r"([^{}]*({split}[^{}]*)?/)?[^{}/]*{name}[^{}/]*", pattern):
                 raise Refusal(
                     f"{key}.{side} is {pattern}; write a path such as {side}/{{split}}/{{name}}.png"
