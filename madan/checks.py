@@ -20,6 +20,7 @@ from madan.schema import (
     known,
     started,
 )
+from madan.target_checks import check_labelled, check_no_meaning, check_target
 
 
 def _check_layouts(params: Params) -> None:
@@ -27,8 +28,8 @@ def _check_layouts(params: Params) -> None:
         key = f"layouts.{name}"
         if name in labels.TABLES:
             raise Refusal(f"{key} has the name of a release's layout; choose another.")
-        for side in ("images", "labels"):
-            pattern = getattr(layout, side)
+        sides = {"images": layout.images, "labels": layout.labels}
+        for side, pattern in ((side, each) for side, each in sides.items() if each is not None):
             if not re.fullmatch(r"([^{}]*({split}[^{}]*)?/)?[^{}/]*{name}[^{}/]*", pattern):
                 raise Refusal(
                     f"{key}.{side} is {pattern}; write a path such as {side}/{{split}}/{{name}}.png"
@@ -36,9 +37,9 @@ def _check_layouts(params: Params) -> None:
                 )
             if pattern.startswith("/") or ".." in Path(pattern).parts:
                 raise Refusal(f"{key}.{side} is {pattern}; it must stay below the domain's root.")
-        if ("{split}" in layout.images) != ("{split}" in layout.labels):
+        if layout.labels and ("{split}" in layout.images) != ("{split}" in layout.labels):
             raise Refusal(f"{key} has {{split}} in only one of images and labels; use it in both.")
-        if folders.alike(layout.images, layout.labels):
+        if layout.labels and folders.alike(layout.images, layout.labels):
             raise Refusal(
                 f"{key} cannot tell images from labels; keep them in folders of their own."
             )
@@ -52,6 +53,9 @@ def _check_layouts(params: Params) -> None:
                     f"{key}.regions has {[top, left, bottom, right]}; write top, left, bottom, "
                     "right, where top is less than bottom and left is less than right."
                 )
+        if layout.labels is None:
+            check_no_meaning(key, layout)
+            continue
         if bool(layout.ids) == bool(layout.colours):
             raise Refusal(f"{key} needs ids, or colours where labels are colour images.")
         if isinstance(layout.ids, str):
@@ -152,8 +156,9 @@ def _check_export(params: Params) -> None:
 
 
 def _check_runs(params: Params) -> None:
-    targets = {run.target for run in params.translators.values()}
-    targets |= {adaptation.target for adaptation in params.adaptations.values()}
+    named = {run.target for run in params.translators.values()}
+    named |= {adaptation.target for adaptation in params.adaptations.values()}
+    targets = {m for name in named & params.domains.keys() for m in params.members(name)}
     for name, run in params.translators.items():
         _check_translator(params, f"translators.{name}", run)
     for name, segmenter in params.segmenters.items():
@@ -163,7 +168,7 @@ def _check_runs(params: Params) -> None:
 
 
 def _check_adaptation(params: Params, key: str, run: Adaptation, targets: set[str]) -> None:
-    _check_target(params, f"{key}.target", run.target)
+    check_target(params, f"{key}.target", run.target)
     if run.method == "mdan" and (run.on or run.classwise is not None):
         raise Refusal(
             f"{key}: on and classwise are of adda and feat; mdan sees features as a whole."
@@ -187,8 +192,10 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
         run_name, _, domain = item.rpartition("/")
         if run_name:
             known(f"{key}.train_on {item}", domain, stylable(params, f"{key}.train_on", run_name))
+            check_labelled(params, f"{key}.train_on", domain)
             continue
         known(f"{key}.train_on", item, params.domains)
+        check_labelled(params, f"{key}.train_on", item)
         if not oracle and targets & set(params.members(item)):
             raise Refusal(
                 f"{key}.train_on names {item}, a target, whose labels only evaluation and the "
@@ -222,20 +229,15 @@ def _check_parts(params: Params, key: str, section: str) -> None:
         )
 
 
-def _check_target(params: Params, key: str, target: str) -> None:
-    known(key, target, params.domains)
-    if params.domains[target].union:
-        raise Refusal(f"{key} is {target}, a union; a target is one dataset.")
-
-
 def _check_translator(params: Params, key: str, run: Translator) -> None:
     for source in run.sources:
         known(f"{key}.sources", source, params.domains)
-        if run.target in params.members(source):
-            raise Refusal(f"{key}: {run.target} is both source and target; name two domains.")
+        check_labelled(params, f"{key}.sources", source)
+        for member in set(params.members(run.target)) & set(params.members(source)):
+            raise Refusal(f"{key}: {member} is both source and target; name two domains.")
     if len(set(run.sources)) < len(run.sources):
         raise Refusal(f"{key}.sources names a domain twice; name each once.")
-    _check_target(params, f"{key}.target", run.target)
+    check_target(params, f"{key}.target", run.target)
     if len(run.sources) < 2 and (run.sad or run.ccd):
         raise Refusal(f"{key}: sad and ccd compare sources, and there is one; switch them off.")
     covered = [s for name in run.start if name in params.translators
@@ -314,10 +316,11 @@ def _check_tables(params: Params) -> None:
         if len(set(seeds)) < len(seeds):
             raise Refusal(f"{key} names a seed twice; name each once.")
     for name, table in params.tables.items():
-        _check_target(params, f"tables.{name}.target", table.target)
-        split, drawn = params.evaluation.split, params.miniature.images.get(table.target, {})
-        if params.scale == "miniature" and split not in drawn:
-            raise Refusal(f"evaluation.split is {split}; miniature.images.{table.target} has none.")
+        check_target(params, f"tables.{name}.target", table.target)
+        for member in params.members(table.target):
+            split, drawn = params.evaluation.split, params.miniature.images.get(member, {})
+            if params.scale == "miniature" and split not in drawn:
+                raise Refusal(f"evaluation.split is {split}; miniature.images.{member} has none.")
         rows = [row.row for row in table.rows]
         if table.against:
             known(f"tables.{name}.against", table.against, rows)

@@ -268,7 +268,7 @@ def predict(
     else:
         graph = Graph(config.load())
         params, weights = graph.params, _weights(graph, model)
-        usual = params.dataset(params.tables["miou"].target).size[0]
+        usual = params.dataset(params.members(params.tables["miou"].target)[0]).size[0]
         precision, threads = params.training.segmenter.precision, params.training.threads
         sight = prediction.Sight(usual, params.export, precision, threads)
     if height is not None:
@@ -433,7 +433,7 @@ def status(
     from madan import status as standing
 
     graph = Graph(config.load())
-    checks.check(artefacts.Table(table), graph.params)
+    known("the command line", table, graph.params.tables)
     standing.show(standing.lines(graph, table), graph)
 
 

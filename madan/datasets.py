@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -96,10 +96,18 @@ def fit(item: Item, image: tuple[int, ...], label: tuple[int, ...], turn: int, o
 
 
 class Verified(NamedTuple):
-    """What verify lets through: digests of image and label by name, and reasons of exclusions."""
+    """What verify lets through: digests of image and label by name, and reasons of exclusions.
+
+    In a split without labels the digest of every label is empty.
+    """
 
     pairs: dict[str, tuple[str, str]]
     excluded: dict[str, str]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels."""
+        return any(label for _, label in self.pairs.values())
 
 
 def prepare(dataset: Dataset, split: str, shard: int, verified: Verified, out: Path) -> None:
@@ -109,14 +117,7 @@ def prepare(dataset: Dataset, split: str, shard: int, verified: Verified, out: P
     that size for the train split, elsewhere at native size, padded with IGNORE where sizes differ.
     Excluded items leave gaps. Refusal when a file is not what was verified.
     """
-    names = sorted({*verified.pairs, *verified.excluded})[shard :: dataset.shards]
-    wanted = [name for name in names if name in verified.pairs]
-    if not wanted:
-        raise Refusal(
-            f"{dataset.root} has fewer {split} images than the {dataset.shards} shards of "
-            "params.yaml; ask for fewer."
-        )
-    chosen = _chosen(dataset, split, wanted)
+    chosen, excluded = _of_shard(dataset, split, shard, verified)
     height, width = dataset.size
     meaning = layouts.meaning(dataset, split)
     sizes = [dataset.size if split == "train" else _native_size(i, meaning) for i in chosen]
@@ -145,16 +146,50 @@ def prepare(dataset: Dataset, split: str, shard: int, verified: Verified, out: P
             )
     manifest = {
         "items": entries,
-        "excluded": {name: verified.excluded[name] for name in names if name in verified.excluded},
+        "excluded": excluded,
         "pixels": pixels[: len(labels.CLASSES)].tolist(),
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-def _chosen(dataset: Dataset, split: str, names: Sequence[str]) -> list[Item]:
-    """The pairs of these names, where they lie now."""
-    there = {item.name: item for item in layouts.items(dataset, split)}
-    return [there.get(name) or layouts.item(dataset, split, name) for name in names]
+def prepare_images(dataset: Dataset, split: str, shard: int, verified: Verified, out: Path) -> None:
+    """Write every n-th image of a split without labels as images.npy, beside manifest.json.
+
+    images.npy is as `prepare` writes it. The manifest has the native size [h, w] of each image, and
+    neither digests of labels nor pixels of classes. Refusal when a file is not what was verified.
+    """
+    chosen, excluded = _of_shard(dataset, split, shard, verified)
+    height, width = dataset.size
+    entries = []
+    with array(out / "images.npy", (len(chosen), height, width, 3)) as add_image:
+        for item in chosen:
+            image, found = read_image(item.image)
+            if found != verified.pairs[item.name][0]:
+                raise Refusal(
+                    f"{item.image} changed since it was verified: madan verify "
+                    f"{item.image.parent} and run snakemake again."
+                )
+            add_image(_resized(image, (height, width), Image.Resampling.BICUBIC))
+            entries.append({"name": item.name, "size": list(image.shape[:2]), "image": found})
+    manifest = {"items": entries, "excluded": excluded}
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def _of_shard(
+    dataset: Dataset, split: str, shard: int, verified: Verified
+) -> tuple[list[Item], dict[str, str]]:
+    """The usable items of a shard, where they lie now, and the reasons of its excluded ones."""
+    names = sorted({*verified.pairs, *verified.excluded})[shard :: dataset.shards]
+    wanted = [name for name in names if name in verified.pairs]
+    if not wanted:
+        raise Refusal(
+            f"{dataset.root} has fewer {split} images than the {dataset.shards} shards of "
+            "params.yaml; ask for fewer."
+        )
+    items = layouts.items(dataset, split, images_alone=not verified.labelled)
+    there = {item.name: item for item in items}
+    chosen = [there.get(name) or layouts.item(dataset, split, name) for name in wanted]
+    return chosen, {name: verified.excluded[name] for name in names if name in verified.excluded}
 
 
 @contextlib.contextmanager
@@ -196,13 +231,23 @@ class TrainingSet(ImageSet, Protocol):
 
 
 class Pictures:
-    """Images [h, w, 3] uint8 of a domain and, only where `labels` are given, their train ids."""
+    """Images [h, w, 3] uint8 of a domain and, only where `labels` are given, their train ids.
 
-    def __init__(self, name: str, images: Sequence[Path], labels: Sequence[Path] = ()):
+    `listed` are folders whose manifests give names and sizes; else those of `labels`. Refusal where
+    `labels` are given and the images were prepared without.
+    """
+
+    def __init__(
+        self, name: str, images: Sequence[Path], labels: Sequence[Path] = (),
+        listed: Sequence[Path] = (),
+    ):  # fmt: skip
         self.name = name
         self._images = [_open(folder / "images.npy") for folder in images]
+        for folder in labels:
+            if (folder / "manifest.json").exists() and not labelled([folder]):
+                raise Refusal(f"{name} has no labels ({folder} holds images alone).")
         self._labels = [_open(folder / "labels.npy") for folder in labels]
-        self._manifests = [_manifest(folder) for folder in labels]
+        self._manifests = [_manifest(folder) for folder in labels or listed]
         self._rows = [(s, r) for s, shard in enumerate(self._images) for r in range(len(shard))]
 
     def __len__(self) -> int:
@@ -217,11 +262,17 @@ class Pictures:
     def label(self, index: int) -> Array:
         """Train ids [H, W] uint8, without padding."""
         shard, row = self._rows[index]
-        height, width = self._manifests[shard]["items"][row]["size"]
+        height, width = self.size(index)
         return self._labels[shard][row, :height, :width]
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of the label; of an image without one, its native height and width."""
+        shard, row = self._rows[index]
+        height, width = self._manifests[shard]["items"][row]["size"]
+        return height, width
+
     def called(self, index: int) -> str:
-        """Name of the image in its dataset, of labelled pictures."""
+        """Name of the image in its dataset, of pictures that are labelled or listed."""
         shard, row = self._rows[index]
         return layouts.inside(str(self._manifests[shard]["items"][row]["name"]))
 
@@ -233,6 +284,11 @@ class Pictures:
     def shards(self) -> list[Array]:
         """The memory-mapped images [N, h, w, 3] of every shard."""
         return self._images
+
+
+def labelled(folders: Iterable[Path]) -> bool:
+    """Whether all of these prepared shards have labels."""
+    return all(_manifest(folder)["labelled"] for folder in folders)
 
 
 def _native_size(item: Item, meaning: Meaning) -> tuple[int, int]:
@@ -263,7 +319,13 @@ def _manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
-        return {"items": manifest["items"], "pixels": np.array(manifest["pixels"], np.int64)}
+        labelled = "pixels" in manifest or any("label" in item for item in manifest["items"])
+        pixels = manifest["pixels"] if labelled else [0] * len(labels.CLASSES)
+        return {
+            "items": manifest["items"],
+            "pixels": np.array(pixels, np.int64),
+            "labelled": labelled,
+        }
     except FileNotFoundError:
         raise Refusal(
             f"{path} not found: make it with snakemake {folder}/certificate.json"

@@ -55,14 +55,15 @@ class Member(NamedTuple):
 
 @torch.inference_mode()
 def release(
-    generator: torch.nn.Module, members: Sequence[Member], target: Dataset, out: Path,
-    precision: str, tiles: Export, story: Mapping[str, Any],
+    generator: torch.nn.Module, members: Sequence[Member], targets: Mapping[str, Dataset],
+    out: Path, precision: str, tiles: Export, story: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write a source's train images, stylised in native size, beside their labels as they are.
 
     Below `out`, of a union below a folder for each member, lie RGB PNGs [H, W, 3] and labels in the
-    source's layout; in `out` manifest.json, README.md and SHA256SUMS. `story` says what made them:
-    run, source, target, seed, scale and more, all of which the two texts hold.
+    source's layout; in `out` manifest.json, README.md and SHA256SUMS. `targets` are the datasets of
+    the target. `story` says what made them: run, source, target, seed, scale and more, all of which
+    the two texts hold.
     Refusal when a raw file is not what was verified.
     """
     generator.eval()
@@ -99,7 +100,7 @@ def release(
     meter.close()
     story = {**story, "split": SPLIT, "version": __version__}
     files.add("manifest.json", _json({**story, "members": parts}))
-    files.add("README.md", _readme(members, target, story).encode())
+    files.add("README.md", _readme(members, targets, story).encode())
     files.sum()
 
 
@@ -107,15 +108,16 @@ def predictions(
     net: Net, pictures: Pictures, batch: int, precision: str, out: Path,
     protocol: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Write F's predictions of labelled pictures as out/labelIds/ and out/overlay/<name>.png.
+    """Write F's predictions of listed pictures as out/labelIds/ and out/overlay/<name>.png.
 
-    labelIds: Cityscapes label ids uint8 [H, W] in the label's native size. overlay: the prepared
+    labelIds: Cityscapes label ids uint8 [H, W] in the native size of the label or, without one, of
+    the image. overlay: the prepared
     image [h, w, 3], half covered with the classes' colours. manifest.json holds the protocol,
     SHA256SUMS names every file.
     """
     files, said = _Files(out), {}
     for row, score in evaluation.scored(net, pictures, batch, precision):
-        name, image, size = pictures.called(row), pictures.image(row), pictures.label(row).shape
+        name, image, size = pictures.called(row), pictures.image(row), pictures.size(row)
         seen = evaluation.predict(score, image.shape[:2])
         files.add(f"overlay/{name}.png", png(overlay(image, seen)))
         ids = labels.to_label_ids(evaluation.predict(score, size))
@@ -242,12 +244,17 @@ def _folder(member: Member, members: Sequence[Member]) -> str:
     return f"{member.name}/" if len(members) > 1 else ""
 
 
-def _readme(members: Sequence[Member], target: Dataset, story: Mapping[str, Any]) -> str:
+def _readme(
+    members: Sequence[Member], targets: Mapping[str, Dataset], story: Mapping[str, Any]
+) -> str:
     """Provenance, terms, how to read it and what was left out, in Markdown."""
     run, source = story["run"], story["source"]
     count = sum(len(member.verified.pairs) for member in members)
     made = "\n".join(f"| {key} | {_plain(story[key])} |" for key in story)
-    learned = f"Target {story['target']}, which the generator has learned from"
+    learned = [
+        _terms(f"Target {name}, which the generator has learned from", dataset)
+        for name, dataset in targets.items()
+    ]
     terms = [_terms(f"Source {member.name}", member.dataset) for member in members]
     if story["scale"] == "miniature":
         terms.insert(0, DRAWN)
@@ -255,7 +262,7 @@ def _readme(members: Sequence[Member], target: Dataset, story: Mapping[str, Any]
         f"- {member.name}/{name}: {reason}"
         for member in members for name, reason in sorted(member.verified.excluded.items())
     ]  # fmt: skip
-    all_terms = "\n".join([*terms, _terms(learned, target)])
+    all_terms = "\n".join([*terms, *learned])
     all_gone = "\n".join(gone) or "Nothing."
     return f"""# {source} in the style of {story["target"]}, by {run}
 

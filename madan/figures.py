@@ -94,7 +94,7 @@ def translation(blocks: Sequence[Mapping[str, Images]]) -> Figure:
 
 
 def qualitative(rows: Mapping[str, Images]) -> Figure:
-    """A column for each of image, truth and rows' predictions, a line for each scene."""
+    """A column for each of image, truth (if any) and rows' predictions, a line for each scene."""
     scenes = [
         {"": [images[k] for images in rows.values()]} for k in range(len(next(iter(rows.values()))))
     ]

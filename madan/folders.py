@@ -125,6 +125,20 @@ def files(root: Path, pattern: str) -> Iterator[tuple[str, Entry]]:
             raise NotNow(f"{entry.path} is {entry.odd}; mend its permissions or its disk.")
 
 
+def one_sided(root: Path, pattern: str, other: str) -> bool:
+    """Whether there are files of a pattern and none of another one.
+
+    Where the other pattern has a folder of its own, no file of any kind may be in that folder:
+    files with an unexpected name are a fault and not an absence.
+    """
+    if not any(True for _ in files(root, pattern)):
+        return False
+    folder = parse(root, other).folder
+    if parse(root, pattern).folder.is_relative_to(folder):
+        return not any(True for _ in files(root, other))
+    return not any(True for _ in walk(folder))
+
+
 def existing(root: Path, pattern: str, name: str) -> Path:
     """Find the file of that name, whatever the case of its suffix and its Unicode form.
 

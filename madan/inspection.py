@@ -90,6 +90,11 @@ KINDS = {
     "excluded in vain": Kind(
         FIT, "domains.<name>.exclude names it, no split has it: is it misspelt?"
     ),
+    "no labels": Kind(
+        FIT,
+        "Images without labels can be a target and can be predicted; they cannot be scored or "
+        "learnt from. If there should be labels, put them where the layout says.",
+    ),
     "unscored": Kind(FIT, "The label is blank: the image can be predicted, not scored."),
     "one class": Kind(FIT, "Look at it; if it is damaged, add it to domains.<name>.exclude."),
     "rotated": Kind(FIT, "Its EXIF entry says so; it is read upright, nothing to do."),
@@ -141,7 +146,7 @@ class Inspection(NamedTuple):
 
 def inspect(item: Item, meaning: Meaning, quick: bool) -> Inspection:
     """Look at one pair: is it there, readable, of one size, and does its label hold classes?"""
-    missing = [path for path in (item.image, item.label) if _gone(path)]
+    missing = [path for path in item.files if _gone(path)]
     if missing:
         link = [path for path in missing if path.is_symlink()]
         kind = (
@@ -149,6 +154,8 @@ def inspect(item: Item, meaning: Meaning, quick: bool) -> Inspection:
         )
         return _found(item, "dead link" if link else kind, str((link or missing)[0]))
     try:
+        if not item.labelled:
+            return _image(item, quick)
         return _headers(item, meaning) if quick else _contents(item, meaning)
     except NotNow as refusal:
         return _found(item, "not readable now", str(refusal))
@@ -183,6 +190,16 @@ def _contents(item: Item, meaning: Meaning) -> Inspection:
         mask.how,
         mask.unknown,
     )
+
+
+def _image(item: Item, quick: bool) -> Inspection:
+    """What the image of an item without a label tells, by its header alone if `quick`."""
+    if quick:
+        return Inspection(item.name, size=rasters.header(item.image).size)
+    photo = rasters.photo(item.image)
+    found = tuple(Finding(kind, item.name, detail) for kind, detail in _of_photo(photo))
+    height, width = photo.pixels.shape[:2]
+    return Inspection(item.name, found, (photo.digest, ""), (height, width))
 
 
 def _of_label(mask: Mask, truth: Array) -> list[tuple[str, str]]:

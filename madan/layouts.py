@@ -26,11 +26,19 @@ Values = Literal["ids", "sixteen bits", "colours"]
 
 
 class Form(NamedTuple):
-    """One way to lay out a dataset: patterns of {split} and {name}, and what label pixels are."""
+    """One way to lay out a dataset: patterns of {split} and {name}, and what label pixels are.
+
+    `labels` is empty where a dataset has no labels.
+    """
 
     images: str
     labels: str
     values: Values = "ids"
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of images and, if there are any, of labels."""
+        return (self.images, self.labels) if self.labels else (self.images,)
 
 
 class Meaning(NamedTuple):
@@ -69,11 +77,20 @@ class Layout(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One image of a dataset and its label image; either may be missing."""
+    """One image of a dataset and its label image; either may be missing.
+
+    `labelled` is False for an image of a split without labels, whose `label` is not to be read.
+    """
 
     name: str
     image: Path
     label: Path
+    labelled: bool = True
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read: the image and, of a labelled item, the label."""
+        return (self.image, self.label) if self.labelled else (self.image,)
 
 
 def _native(name: str, *ids: range) -> labels.Labels:
@@ -165,7 +182,7 @@ def of(dataset: Dataset) -> Layout:
         return LAYOUTS[dataset.layout]._replace(ids=dataset.layout)
     named = own.ids if isinstance(own.ids, str) else ""
     return Layout(
-        (Form(own.images, own.labels, "colours" if own.colours else "ids"),),
+        (Form(own.images, own.labels or "", "colours" if own.colours else "ids"),),
         _table(own),
         own.folders,
         source=own.source,
@@ -214,13 +231,17 @@ def form(dataset: Dataset, split: str) -> Form:
         Form(images.replace("{split}", folder), truths.replace("{split}", folder), values)
         for images, truths, values in layout.forms
     ]
-    there = (each for each in forms if folders.parse(dataset.root, each.labels).folder.is_dir())
+    # Without labels, the folder of images says which form it is.
+    sides = [(each, pattern) for side in (1, 0) for each in forms if (pattern := each[side])]
+    there = (each for each, p in sides if folders.parse(dataset.root, p).folder.is_dir())
     return next(there, forms[0])
 
 
 def item(dataset: Dataset, split: str, name: str) -> Item:
     """The pair of that name, whether or not it is there."""
-    return _item(dataset.root, form(dataset, split), inside(name))
+    lies, name = form(dataset, split), inside(name)
+    paths = [folders.existing(dataset.root, pattern, name) for pattern in lies.patterns]
+    return Item(name, paths[0], paths[-1], labelled=len(paths) > 1)
 
 
 def inside(name: str) -> str:
@@ -230,20 +251,23 @@ def inside(name: str) -> str:
     return name
 
 
-def items(dataset: Dataset, split: str) -> list[Item]:
+def items(dataset: Dataset, split: str, images_alone: bool = False) -> list[Item]:
     """The pairs of a split in the order of their names, those of one file too.
 
-    Refusal when the folder or the split is missing, or the list of splits cannot be read.
+    With `images_alone`, a split without a single label is a list of images; so is always one whose
+    layout has none. Refusal when the folder or the split is missing, or the list of splits cannot
+    be read.
     """
     _expect(dataset.root, f"a folder in the {dataset.layout} layout")
     lies = form(dataset, split)
+    bare = not lies.labels or (images_alone and folders.one_sided(dataset.root, *lies.patterns))
     sides: list[dict[str, tuple[str, Path]]] = []
-    for pattern in lies[:2]:
+    for pattern in lies.patterns[: 1 if bare else 2]:
         _expect(
             folders.parse(dataset.root, pattern).folder, f"a folder of the {dataset.layout} layout"
         )
         sides.append(_by_name(dataset.root, pattern))
-    images, truths = sides
+    images, truths = sides[0], {} if bare else sides[1]
     # An image and a label have one name, whichever Unicode form each is kept in.
     found = {(images.get(key) or truths[key])[0]: key for key in images.keys() | truths.keys()}
     names = sorted(found if by_folder(dataset) else _of_split(dataset, split, sorted(found)))
@@ -251,14 +275,15 @@ def items(dataset: Dataset, split: str) -> list[Item]:
         raise Refusal(
             f"{dataset.root} holds no image of the {split} split; see docs/data.md for its layout."
         )
-    return [
-        Item(name, *(
+    made = []
+    for name in names:
+        key = found.get(name, folders.composed(name))
+        paths = [
             side[key][1] if key in side else dataset.root / folders.place(pattern, name)
-            for side, pattern in zip(sides, lies, strict=False)
-        ))
-        for name in names
-        for key in [found.get(name, folders.composed(name))]
-    ]  # fmt: skip
+            for side, pattern in zip(sides, lies.patterns, strict=False)
+        ]
+        made.append(Item(name, paths[0], paths[-1], labelled=not bare))
+    return made
 
 
 def _by_name(root: Path, pattern: str) -> dict[str, tuple[str, Path]]:
@@ -295,7 +320,7 @@ def raw_files(dataset: Dataset, split: str) -> list[Path]:
     """Return all files that a split is made from, sorted; none without a folder."""
     found = [
         Path(entry.path)
-        for pattern in form(dataset, split)[:2]
+        for pattern in form(dataset, split).patterns
         for _, entry in folders.files(dataset.root, pattern)
     ]
     by_file = dataset.splits == "given" and of(dataset).split_file
@@ -306,7 +331,7 @@ def raw_files(dataset: Dataset, split: str) -> list[Path]:
 
 def strays(dataset: Dataset, split: str) -> list[Stray]:
     """Photos beside the pairs that are not read, and links and files that are no photos."""
-    return folders.strays(dataset.root, form(dataset, split)[:2])
+    return folders.strays(dataset.root, form(dataset, split).patterns)
 
 
 def stem(root: Path, pattern: str, path: Path) -> str | None:
@@ -319,7 +344,7 @@ def stem(root: Path, pattern: str, path: Path) -> str | None:
 def wanted(name: str, dataset: Dataset) -> str:
     """What a missing dataset must look like, how big it is and where it comes from."""
     layout = of(dataset)
-    patterns = " and ".join(layout.forms[0][:2])
+    patterns = " and ".join(layout.forms[0].patterns)
     size = f", about {layout.gigabytes} GB" if layout.gigabytes else ""
     source = f", from {layout.source}" if layout.source else ""
     return f"{name}: {dataset.root}, which holds {layout.tree or patterns}{size}{source}"
@@ -362,11 +387,6 @@ def _listed(dataset: Dataset, split: str, names: list[str]) -> list[str]:
             f"{path} is damaged or lacks {split}Ids ({error}); "
             "take it from the GTA5 release again, or remove it to split by the published counts."
         ) from None
-
-
-def _item(root: Path, lies: Form, name: str) -> Item:
-    image, label = (folders.existing(root, pattern, name) for pattern in lies[:2])
-    return Item(name, image, label)
 
 
 def _expect(path: Path, what: str) -> None:

@@ -23,6 +23,25 @@ def needs(params: Params, address: str) -> list[str]:
     return [params.translator(name) for name in names] + ([begin] if begin else [])
 
 
+def learnt_from(params: Params) -> dict[str, str]:
+    """Return the datasets whose labels a run learns from, each with the key of the first such run.
+
+    An oracle does not count: it learns from the labels of a target, which a target need not have.
+    """
+    found: dict[str, str] = {}
+    sets = {f"translators.{name}.sources": run.sources for name, run in params.translators.items()}
+    supervised = {n: run for n, run in params.segmenters.items() if not run.oracle}
+    sets |= {f"segmenters.{name}.train_on": run.train_on for name, run in supervised.items()}
+    sets |= {
+        f"adaptations.{name}.train_on": run.train_on for name, run in params.adaptations.items()
+    }
+    for key, items in sets.items():
+        for item in items:
+            for member in params.members(item.rpartition("/")[2]):
+                found.setdefault(member, key)
+    return found
+
+
 def pretrained(params: Params, address: str) -> str | None:
     """Address of the weights trained on ImageNet that a segmenter begins with, if any."""
     kind = params.architecture(address)

@@ -49,7 +49,10 @@ class Layout(Model):
     """How a dataset of one's own lies below its root, and which classes its labels hold."""
 
     images: str = Field(description="such as images/{split}/{name}.jpg, or images/img_{name}.png")
-    labels: str = Field(description="such as labels/{split}/{name}.png, or labels/seg_{name}.png")
+    labels: str | None = Field(
+        description="such as labels/{split}/{name}.png, or labels/seg_{name}.png; null: there are "
+        "no labels, so the dataset can only be a target"
+    )
     folders: dict[str, str] = Field({}, description="what {split} stands for, if not its name")
     ids: Name | dict[ClassName, list[Byte]] | None = Field(
         None, description="ids of each class, or the release whose ids these are"
@@ -407,6 +410,12 @@ class Params(Model):
         known("a command", domain, datasets)
         entry = self.domains[domain].model_dump(exclude={"union"})
         return Dataset(own=self.layouts.get(entry["layout"]), **entry)
+
+    def has_no_labels(self, domain: str) -> list[str]:
+        """The datasets behind a domain whose layout has `labels: null`."""
+        layouts = {name: self.domains[name].layout for name in self.members(domain)}
+        bare = {name for name, layout in self.layouts.items() if layout.labels is None}
+        return [name for name, layout in layouts.items() if layout in bare]
 
     def alignment(self, run: Adaptation) -> AdaptationTraining:
         """training.adaptation as this run has it."""

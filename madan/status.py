@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from madan.pipeline import artefacts
+from madan.pipeline import artefacts, checks
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.graph import Graph
 from madan.pipeline.publishing import LOCKS
@@ -27,8 +27,16 @@ class Line(NamedTuple):
 def lines(graph: Graph, table: str) -> list[Line]:
     """All that a table needs, inputs first."""
     locks, staleness, found = _locks(), Staleness(graph), dict[Artefact, Line]()
+    no_truth = ""
+    target, split = graph.params.tables[table].target, graph.params.evaluation.split
+    if bare := checks.without_labels(graph.params, [target], split):
+        no_truth = f"for labels: {bare[0]}/{split} has none, so there is no truth to score"
     for artefact in graph.ancestry([artefacts.Table(table)]):
-        found[artefact] = Line(artefact, *_state(staleness, artefact, found, locks))
+        state, said = _state(staleness, artefact, found, locks)
+        scores = isinstance(artefact, artefacts.Score | artefacts.Table)
+        if no_truth and scores and state != "done":
+            state, said = "waiting", no_truth
+        found[artefact] = Line(artefact, state, said)
     return list(found.values())
 
 

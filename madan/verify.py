@@ -58,16 +58,17 @@ class Report(NamedTuple):
 
 def verify(
     where: str, dataset: Dataset, split: str, *, jobs: int = 1, quick: bool = False,
-    journal: Path | None = None, key: str = "",
+    journal: Path | None = None, key: str = "", images_alone: bool = False,
 ) -> Report:  # fmt: skip
     """Look at every pair of a split, called `where`; `quick` reads headers alone.
 
+    With `images_alone`, a split without a single label is usable, as images of a target.
     What was seen is noted in `journal`, from which an interrupted run of the same `key` goes on;
     pairs whose files changed meanwhile are looked at again. The report does not depend on `jobs`.
     """
     layout, findings = layouts.of(dataset), []
     try:
-        items = layouts.items(dataset, split)
+        items = layouts.items(dataset, split, images_alone)
     except NotNow as refusal:
         findings, items = [Finding("not readable now", "", str(refusal))], []
     except Refusal as refusal:
@@ -79,6 +80,8 @@ def verify(
     seen = _inspected(new, how, jobs, journal, key, f"verify {where}")
     findings += [finding for one in seen for finding in one.findings]
     findings += _of_split(dataset, split, layout, seen, set(known))
+    if items and not items[0].labelled:
+        findings.append(Finding("no labels", "", f"{len(items)} images, not one label"))
     if split != "train":
         blank = (f._replace(kind="unscored") if f.kind == "blank label" else f for f in findings)
         findings = list(blank)
@@ -191,11 +194,11 @@ def _beside(dataset: Dataset, split: str) -> list[Finding]:
 def _pairs(dataset: Dataset, split: str, strays: list[Stray]) -> list[str]:
     """Names that strays have on both sides, as if only their suffix were another."""
     sides = []
-    for pattern in layouts.form(dataset, split)[:2]:
+    for pattern in layouts.form(dataset, split).patterns:
         stems = Path(pattern).with_suffix("")
         found = (layouts.stem(dataset.root, str(stems), stray.path) for stray in strays)
         sides.append({name for name in found if name})
-    return sorted(sides[0] & sides[1])
+    return sorted(sides[0] & sides[-1])
 
 
 def _unknown(seen: list[Inspection]) -> list[Finding]:
@@ -223,7 +226,8 @@ def _unknown(seen: list[Inspection]) -> list[Finding]:
 def _images(dataset: Dataset, split: str) -> dict[str, Path]:
     """The images of a split that are there, by name; none where there is no such split."""
     try:
-        return {i.name: i.image for i in layouts.items(dataset, split) if i.image.exists()}
+        items = layouts.items(dataset, split, images_alone=True)
+        return {item.name: item.image for item in items if item.image.exists()}
     except Refusal:
         return {}
 
@@ -271,7 +275,7 @@ def _inspected(
 def _stamp(item: Item) -> list[int]:
     """Bytes and time of change of both files, by which a journal knows them again."""
     stamp = []
-    for path in (item.image, item.label):
+    for path in item.files:
         with contextlib.suppress(OSError):
             said = path.stat()
             stamp += [said.st_size, said.st_mtime_ns]
@@ -352,7 +356,9 @@ def show(report: Report) -> None:
     kept, left_out = len(report.pairs), len(report.excluded)
     sizes = ", ".join(f"{count} of {size}" for size, count in report.sizes.items())
     lines = f"{report.where} ({report.layout}): {STATUS[report.status]}; "
-    lines += f"{kept} pairs kept, {left_out} left out" + (f"; {sizes}" if sizes else "")
+    bare = any(finding.kind == "no labels" for finding in report.findings)
+    lines += f"{kept} {'images' if bare else 'pairs'} kept, {left_out} left out"
+    lines += f"; {sizes}" if sizes else ""
     # Names are shown as they are: brackets are no markup, what is no text is escaped.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     console.print(lines, highlight=False)

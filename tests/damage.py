@@ -266,6 +266,6 @@ def renumber(data: Dataset, split: str, numbers: dict[str, str]) -> None:
     """Give pairs other names."""
     for old, new in numbers.items():
         before, after = (layouts.item(data, split, name) for name in (old, new))
-        for here, there in zip(before[1:], after[1:], strict=True):
+        for here, there in zip(before.files, after.files, strict=True):
             there.parent.mkdir(parents=True, exist_ok=True)
             here.rename(there)

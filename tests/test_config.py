@@ -118,7 +118,7 @@ def test_missing_file_is_a_sentence(tmp_path):
         ("translators", "cyclegan-gta5", "sad", True, ["there is one"]),
         ("translators", "cyclegan-gta5", "ccd", True, ["there is one"]),
         ("translators", "cyclegan-gta5", "target", "gta5", ["both source and target"]),
-        ("translators", "cyclegan-gta5", "target", "both", ["a target is one dataset"]),
+        ("translators", "cyclegan-gta5", "target", "both", ["gta5 is both source and target"]),
         ("translators", "cyclegan-gta5", "sources", ["gta5", "gta5"], ["twice"]),
         ("translators", "cyclegan-gta5", "semantic", "sc", ["judges must name one segmenter"]),
         ("translators", "madan", "semantic", "none", ["has judges but semantic: none"]),

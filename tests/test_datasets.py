@@ -248,7 +248,7 @@ def test_a_turn_of_one_alone_that_leaves_the_size_is_refused(own, orientation, w
 @pytest.mark.parametrize("orientation", ON_ITS_SIDE)
 def test_a_turn_of_a_square_image_alone_is_refused(own, orientation):
     item = first(own, "cityscapes")
-    for path in item[1:]:
+    for path in item.files:
         with Image.open(path) as opened:
             opened.crop((0, 0, 32, 32)).save(path)
     with Image.open(item.image) as opened:

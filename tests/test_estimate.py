@@ -33,10 +33,10 @@ def test_any_number_at_a_time_takes_the_longest_chain(graph):
     lines = seconds_each(graph)
     first = parse("miniature/gta5")
     assert estimate.duration(graph, lines, 1000) == 1 + max(
-        graph.priority(line.artefact) for line in lines
+        graph.following(line.artefact) for line in lines
     )
     slow = [line._replace(seconds=100.0) if line.artefact == first else line for line in lines]
-    assert estimate.duration(graph, slow, 1000) >= 100 + graph.priority(first)
+    assert estimate.duration(graph, slow, 1000) >= 100 + graph.following(first)
 
 
 def test_more_at_a_time_never_takes_longer_than_one(graph):

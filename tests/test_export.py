@@ -78,8 +78,8 @@ def drawn(tmp_path, layout="gta5", size=(61, 95), count=3, form=None, **more):
 
 def release(members, out, generator=None, story=STORY):
     out.mkdir()
-    target = dataset("cityscapes", out)
-    export.release(generator or Inverse(), members, target, out, "fp32", TILES, story)
+    targets = {"cityscapes": dataset("cityscapes", out)}
+    export.release(generator or Inverse(), members, targets, out, "fp32", TILES, story)
     return json.loads((out / "manifest.json").read_text())
 
 
@@ -430,7 +430,9 @@ def test_a_release_is_of_native_size_whatever_height_the_generator_sees(tmp_path
     (tmp_path / "out").mkdir()
     tiles = TILES.model_copy(update={"height": 30})
     target = dataset("cityscapes", tmp_path / "out")
-    export.release(Watch(), [source], target, tmp_path / "out", "fp32", tiles, STORY)
+    export.release(
+        Watch(), [source], {"cityscapes": target}, tmp_path / "out", "fp32", tiles, STORY
+    )
     assert seen == [(30, 47)]
     with Image.open(next((tmp_path / "out/images").iterdir())) as image:
         assert image.size == (95, 61)

@@ -31,7 +31,7 @@ def own(root: Path, **more):
 
 def pairs(data, split="train") -> dict[str, tuple[str, str]]:
     return {
-        item.name: tuple(str(path.relative_to(data.root)) for path in item[1:])
+        item.name: tuple(str(path.relative_to(data.root)) for path in item.files)
         for item in layouts.items(data, split)
     }
 

@@ -19,7 +19,8 @@ from madan.pipeline.graph import Graph
 PACKAGE = PROJECT / "madan"
 LEVELS = [
     {"__init__", "startup", "labels", "folders", "published", "escaping", "keys",
-     "network_settings", "method_settings", "schema", "runs", "method_checks", "checks", "config",
+     "network_settings", "method_settings", "schema", "runs", "method_checks", "target_checks",
+     "checks", "config",
      "files", "inert", "headers"},
     {"looks", "scene", "miniature", "native", "layouts", "rasters", "masks", "inspection",
      "plausibility", "pairing", "drafting", "datasets", "verify", "batches", "context", "backbones",
@@ -238,3 +239,25 @@ def test_nothing_under_results_is_in_git():
     tracked = subprocess.run(["git", "ls-files", "results", "data", "state"], cwd=PROJECT,
                              capture_output=True, text=True).stdout  # fmt: skip
     assert tracked == ""
+
+
+def test_what_dvc_writes_beside_raw_data_can_be_added_to_git_and_raw_data_cannot(tmp_path):
+    """At any depth below data/raw; docs/dvc.md says to add it."""
+    (tmp_path / ".gitignore").write_text((PROJECT / ".gitignore").read_text())
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    kept = ["city.dvc", ".gitignore", "my/city.dvc", "my/.gitignore", "my/own/city.dvc"]
+    left = ["city/a.png", "weights.pth", "my/city/a.png", "my/own/deep/er/a.jpg", "my/weights.pth"]
+    for name in kept + left:
+        (tmp_path / "data/raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/raw" / name).touch()
+    (tmp_path / "data/miniature/my").mkdir(parents=True)
+    (tmp_path / "data/miniature/my/city.dvc").touch()
+    said = subprocess.run(
+        ["git", "check-ignore", *(f"data/raw/{name}" for name in kept + left)],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert said.split() == [f"data/raw/{name}" for name in left]
+    subprocess.run(["git", "add", "-A"], cwd=tmp_path, check=True)
+    there = ["git", "ls-files", "data"]
+    added = subprocess.run(there, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+    assert sorted(added.stdout.split()) == sorted(f"data/raw/{name}" for name in kept)

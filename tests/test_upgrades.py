@@ -29,7 +29,10 @@ def test_no_module_of_snakemake_is_imported():
 def test_the_exceptions_stand_in_one_short_file():
     assert len(EXCEPTIONS.read_text().splitlines()) <= 30
     used = set(re.findall(r"\bworkflow\.([\w.]+)", code(EXCEPTIONS)))
-    assert used == {"scheduler.job_rate_limiter"}
+    assert used == {
+        "scheduler.job_rate_limiter", "dag_settings.targets", "default_target", "get_rule",
+        "is_rule",
+    }  # fmt: skip
 
 
 def test_snakemake_still_has_what_the_exceptions_change():
@@ -41,6 +44,16 @@ def test_snakemake_still_has_what_the_exceptions_change():
         "workflow/rules/snakemake.smk and see whether Snakemake still looks for jobs every second "
         "(test_workflow.py::test_snakemake_looks_for_jobs_only_when_one_has_ended)."
     )
+
+
+def test_snakemake_still_says_what_it_is_asked_for():
+    from snakemake.workflow import Workflow
+
+    for name in ("dag_settings", "default_target", "get_rule", "is_rule"):
+        assert hasattr(Workflow, name) or name in inspect.getsource(Workflow), (
+            f"Snakemake's workflow has no {name} any more: without it workflow/rules/snakemake.smk "
+            "cannot tell which datasets the targets of the command line need; name all instead."
+        )
 
 
 def test_nothing_of_snakemakes_folder_is_read_or_versioned():

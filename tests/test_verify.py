@@ -265,7 +265,7 @@ def test_an_image_of_val_is_left_out_of_train_and_kept_in_val(own, layout):
     data = own(layout)
     item = layouts.items(data, "val")[0]
     twin = layouts.item(data, "train", item.name)
-    for here, there in zip(item[1:], twin[1:], strict=True):
+    for here, there in zip(item.files, twin.files, strict=True):
         there.parent.mkdir(exist_ok=True)
         shutil.copy(here, there)
     report = look(data)
@@ -274,11 +274,19 @@ def test_an_image_of_val_is_left_out_of_train_and_kept_in_val(own, layout):
     assert look(data, "val").status == FIT
 
 
+def test_a_split_without_labels_is_images_alone_where_none_are_needed(own):
+    data = own("cityscapes")
+    shutil.rmtree(data.root / "gtFine/train")
+    assert look(data).status == verify.UNUSABLE
+    report = look(data, images_alone=True)
+    assert report.status == verify.FIT and kinds(report) - {"count"} == {"no labels"}
+
+
 def test_another_image_of_the_same_name_in_val_stays_in_train(own):
     data = own("cityscapes")
     item = layouts.items(data, "val")[0]
     twin, other = layouts.item(data, "train", item.name), layouts.items(data, "train")[0]
-    for theirs, there in zip(other[1:], twin[1:], strict=True):
+    for theirs, there in zip(other.files, twin.files, strict=True):
         there.parent.mkdir(exist_ok=True)
         shutil.copy(theirs, there)
     report = look(data)

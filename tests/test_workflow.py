@@ -342,6 +342,36 @@ def test_missing_datasets_are_all_named_before_anything_that_needs_them_runs(wor
     assert "data/raw/synthia," in said and "data/raw/gta5," not in said
 
 
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        ("results/paper/released/vgg16/certificate.json", {VGG16}),
+        ("data/verified/paper/synthia/train/certificate.json", {"data/raw/synthia"}),
+        ("results/paper/segmenters/source-gta5/seed0/log.csv", {"data/raw/gta5", VGG16}),
+        ("finished", set()),
+    ],
+)
+def test_only_what_the_target_needs_is_named_as_missing(world, target, named):
+    world.change("scale", "paper")
+    said = world.snakemake("-n", target, expect=1 if named else 0)
+    roots = "data/raw/gta5", "data/raw/synthia", "data/raw/cityscapes", VGG16
+    assert {root for root in roots if f": {root}," in said} == named
+
+
+def test_every_split_is_verified_before_anything_is_trained(tmp_path):
+    """So that a missing or damaged evaluation split is reported at once."""
+    world = World(tmp_path, tiny(params_yaml()))
+    (tmp_path / "bin").mkdir()
+    quick.server().script(tmp_path / "bin/madan", Path(__file__).with_name("stand_in.py"))
+    world.env["PATH"] = f"{tmp_path}/bin:{world.env['PATH']}"
+    said = world.snakemake()
+    jobs = re.findall(r"^(?:local)?rule (\w+):$", said, re.MULTILINE)
+    verified = [k for k, rule in enumerate(jobs) if rule == "verify"]
+    trained = [k for k, rule in enumerate(jobs) if rule in ("segment", "translate", "adapt")]
+    assert len(verified) == 4 and len(trained) > 4
+    assert max(verified) < min(trained)
+
+
 def test_another_scale_has_paths_of_its_own(done):
     done.change("scale", "paper")
     for name in ("gta5", "synthia", "cityscapes"):

@@ -47,6 +47,10 @@ class Artefact:
         """The file that says what the artefact is and how it was made."""
         return self.folder(params) / "certificate.json"
 
+    def shown(self, params: Params) -> list[Path]:
+        """The files that the rule of the artefact names beside the certificate."""
+        return []
+
     def files(self, params: Params) -> list[Path]:
         """The files that the certificate counts, as far as they exist."""
         found = sorted(path for path in self.folder(params).rglob("*") if path.is_file())
@@ -213,6 +217,10 @@ class Figure(Artefact):
     figure: str
     kind: ClassVar[str] = "figures"
 
+    def shown(self, params: Params) -> list[Path]:
+        """Return the picture in both formats."""
+        return [self.folder(params) / f"figure.{end}" for end in ("png", "pdf")]
+
 
 @dataclass(frozen=True)
 class Table(Artefact):
@@ -244,6 +252,10 @@ class Table(Artefact):
         """Return the path of the certificate."""
         return self.csv.with_suffix(".certificate.json")
 
+    def shown(self, params: Params) -> list[Path]:
+        """Return all files of the table."""
+        return list(self.pages.values())
+
     def files(self, params: Params) -> list[Path]:
         """Return the files of the table that exist."""
         return [page for page in self.pages.values() if page.exists()]
@@ -264,23 +276,39 @@ KINDS: dict[str, Any] = {
 
 def on_disk(params: Params) -> list[Artefact]:
     """Return what the certificates that exist are of, by where they lie."""
-    found: list[Artefact] = [Table(name) for name in params.tables]
-    found = [table for table in found if table.certificate(params).exists()]
+    tables = [table.certificate(params) for table in map(Table, params.tables)]
+    paths = [path for path in tables if path.exists()]
     for made in KINDS.values():
-        if made is Table:
+        if made is not Table:
+            paths += sorted(made.root(params).glob("*/" * _depth(made) + "certificate.json"))
+    found = [artefact for path in paths if (artefact := at(path, params))]
+    return [artefact for artefact in found if artefact.certificate(params).exists()]
+
+
+def at(path: Path, params: Params) -> Artefact | None:
+    """Return the artefact that a file belongs to by its place, None if there is none."""
+    for table in map(Table, params.tables):
+        if path in (table.certificate(params), *table.pages.values()):
+            return table
+    for made in KINDS.values():
+        root, depth = made.root(params), _depth(made)
+        if made is Table or not path.is_relative_to(root):
             continue
-        seeded, root = issubclass(made, _Seeded), made.root(params)
-        names = len(fields(made)) - seeded + issubclass(made, _Predicted)
-        for path in sorted(root.glob("*/" * (names + seeded) + "certificate.json")):
-            parts = path.parent.relative_to(root).parts
-            with contextlib.suppress(Refusal, ValueError):
-                name, seed = "/".join(parts[:names]), int(parts[-1][4:]) if seeded else 0
-                if made is Prepared:  # Its folders hold the size and the number of shards, too.
-                    name = "/".join([parts[0], *(part.partition("-")[0] for part in parts[1:])])
-                artefact = parse(f"{made.kind}/{name}", seed)
-                if artefact.certificate(params) == path:
-                    found.append(artefact)
-    return found
+        parts = path.relative_to(root).parts[:depth]
+        with contextlib.suppress(Refusal, ValueError, IndexError):
+            seed = int(parts[-1].removeprefix("seed")) if issubclass(made, _Seeded) else 0
+            name = "/".join(parts[:-1] if issubclass(made, _Seeded) else parts)
+            if made is Prepared:  # Its folders hold the size and the number of shards, too.
+                name = "/".join([parts[0], *(part.partition("-")[0] for part in parts[1:])])
+            artefact = parse(f"{made.kind}/{name}", seed)
+            if path.is_relative_to(artefact.folder(params)):
+                return artefact
+    return None
+
+
+def _depth(made: Any) -> int:
+    """How many folders deep an artefact of a kind lies below its root."""
+    return len(fields(made)) + issubclass(made, _Predicted)
 
 
 def parse(address: str, seed: int = 0) -> Artefact:

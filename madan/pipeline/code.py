@@ -22,6 +22,7 @@ LEFT_OUT = {
     "config": "what it makes of params.yaml is in the settings of every artefact",
     "checks": "it only refuses params.yaml",
     "method_checks": "it only refuses params.yaml",
+    "target_checks": "it only refuses params.yaml",
     "runs": "the runs that it finds are in the settings and among the inputs",
     "files": "it moves and locks whole files and folders; digests compare their bytes",
     "progress": "it only prints",

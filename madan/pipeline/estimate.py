@@ -251,7 +251,9 @@ def _(artefact: artefacts.Stylised, params: Params) -> int:
 
 
 def _images(params: Params, domain: str, split: str) -> int:
-    """Images of a split: those drawn, those verified, or else those published."""
+    """Images of a split: those drawn, those verified, or else those published; of a union all."""
+    if params.domains[domain].union:
+        return sum(_images(params, member, split) for member in params.members(domain))
     if params.scale == "miniature":
         return {str(each): n for each, n in params.miniature.images[domain].items()}.get(split, 0)
     verified = artefacts.Verified(domain, split).folder(params) / "items.json"

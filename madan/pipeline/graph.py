@@ -128,6 +128,15 @@ class Graph:
         return self.ancestry(artefacts.Table(table) for table in self.params.tables)
 
     def priority(self, artefact: Artefact) -> int:
+        """Return the priority of a job: the number of artefacts that follow (`following`).
+
+        What finds out that a split is missing or damaged comes before all else: domains that are
+        drawn and splits that are verified, also those that are only scored on.
+        """
+        first = isinstance(artefact, artefacts.Drawn | artefacts.Verified)
+        return self.following(artefact) + (len(self._following) if first else 0)
+
+    def following(self, artefact: Artefact) -> int:
         """Return how many artefacts follow on the longest path from this one to a table."""
         if not self._following:
             order = self.everything()

@@ -10,12 +10,19 @@ from typing import Generic, TypeVar
 
 from madan import config, outputs
 from madan.config import digest
-from madan.files import digest_files, locked, replace_folder, write_whole
+from madan.files import (
+    digest_files,
+    locked,
+    not_in_the_future,
+    not_older,
+    replace_folder,
+    write_whole,
+)
 from madan.pipeline import artefacts, certificates, checks, contents
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate, Inputs
 from madan.pipeline.graph import Graph
-from madan.pipeline.staleness import Reason, Staleness, input_contents, outdated
+from madan.pipeline.staleness import Reason, Staleness, input_contents, on_disk, outdated
 from madan.schema import Refusal
 
 REBUILD = Path("state/rebuild.json")  # What the last plan of Snakemake found out of date.
@@ -132,11 +139,27 @@ def write_rebuild(staleness: Staleness) -> dict[Artefact, Reason]:
     If there are any, the file is newer than them and has another content each time.
     """
     found = outdated(staleness)
+    order_times(staleness)
     if found or read_rebuild() or not REBUILD.exists():
         names = [str(artefact) for artefact in found]
         stored = {"planned": time.time_ns(), "outdated": names}
         write_whole(REBUILD, json.dumps(stored, indent=1) + "\n")
     return found
+
+
+def order_times(staleness: Staleness) -> None:
+    """Make no current artefact look older than what it was made from.
+
+    Snakemake compares times, which a checkout, a copy or a wrong clock leaves in any order.
+    """
+    graph = staleness.graph
+    for artefact in on_disk(graph):
+        not_in_the_future(graph.certificate(artefact))
+        if staleness.is_current(artefact):
+            inputs = [graph.certificate(other) for other in graph.inputs(artefact)]
+            newest = max((path.stat().st_mtime_ns for path in inputs), default=0)
+            for path in (graph.certificate(artefact), *artefact.shown(graph.params)):
+                not_older(path, newest)
 
 
 def read_rebuild() -> list[str]:

@@ -10,7 +10,7 @@ package_path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, package_path)))
 
 from madan.config import load
-from madan.files import hold, not_in_the_future
+from madan.files import hold
 from madan.layouts import wanted
 from madan.pipeline import artefacts, checks, publishing, staleness
 from madan.pipeline.graph import Graph
@@ -87,26 +87,21 @@ class Made:
             sys.exit(f"madan: {refusal}")
         return made
 
-    def without_times(self, wildcards, paths):
-        """Certificates alone decide: for what is not out of date, no file is too new."""
-        outdated, paths = self.artefact(wildcards) in OUTDATED, list(paths)
-        for path in [GRAPH.certificate(self.artefact(wildcards)), *paths]:
-            not_in_the_future(path)
-        return [str(path) if outdated else ancient(str(path)) for path in paths]
-
     def rebuild(self, wildcards):
-        """A file that is newer than everything that is out of date."""
-        return self.without_times(wildcards, [publishing.REBUILD])
+        """A file that is newer than all that is out of date; its time counts for nothing else."""
+        path = str(publishing.REBUILD)
+        return path if self.artefact(wildcards) in OUTDATED else ancient(path)
 
     def role(self, name):
         """The certificates of the inputs that play a role."""
 
-        def certificates(wildcards):
+        def paths(wildcards):
             inputs = GRAPH.roles(self.artefact(wildcards))[name].values()
-            paths = [GRAPH.certificate(made) for named in inputs for made in named]
-            return self.without_times(wildcards, dict.fromkeys(paths))
+            return list(
+                dict.fromkeys(certificates(m for named in inputs for m in named))
+            )
 
-        return certificates
+        return paths
 
     def planned(self, wildcards):
         return GRAPH.planned(self.artefact(wildcards))
@@ -119,14 +114,18 @@ def certificates(chosen):
     return [str(GRAPH.certificate(artefact)) for artefact in chosen]
 
 
+def needed():
+    """All that is needed for what Snakemake is asked for."""
+    requested = [artefacts.at(path, GRAPH.params) for path in requested_files()]
+    return GRAPH.ancestry(filter(None, requested)) or GRAPH.everything()
+
+
 def absent_datasets():
-    """The datasets that the tables have yet to read and whose folders do not exist."""
-    needed = [
-        made for made in GRAPH.everything() if isinstance(made, artefacts.Verified)
-    ]
+    """The datasets that are needed, are yet to be read and have no folder."""
+    verified = [made for made in needed() if isinstance(made, artefacts.Verified)]
     unread = [
         made.domain
-        for made in needed
+        for made in verified
         if not GRAPH.inputs(made) and not GRAPH.certificate(made).exists()
     ]
     return [
@@ -137,11 +136,9 @@ def absent_datasets():
 
 
 def absent_weights():
-    """The released weights that the tables have yet to import, with their missing files."""
-    needed = [
-        made for made in GRAPH.everything() if isinstance(made, artefacts.Imported)
-    ]
-    absent = [made for made in needed if GRAPH.settings(made)["content"] == "missing"]
+    """The released weights that are needed and are yet to be imported, with their files."""
+    imported = [made for made in needed() if isinstance(made, artefacts.Imported)]
+    absent = [made for made in imported if GRAPH.settings(made)["content"] == "missing"]
     return {made.run: GRAPH.params.released[made.run].file for made in absent}
 
 

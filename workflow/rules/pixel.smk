@@ -17,7 +17,6 @@ rule translate:
         update(
             "results/{scale}/translators/{translator}/seed{seed}/weights.safetensors"
         ),
-        update("results/{scale}/translators/{translator}/seed{seed}/log.csv"),
     log:
         "logs/{scale}/translators/{translator}/seed{seed}.log",
     benchmark:

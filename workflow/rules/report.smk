@@ -37,9 +37,6 @@ rule evaluate:
         update(
             "results/{scale}/scores/{kind}/{run}/{domain}/{split}/seed{seed}/certificate.json"
         ),
-        update(
-            "results/{scale}/scores/{kind}/{run}/{domain}/{split}/seed{seed}/score.json"
-        ),
     log:
         "logs/{scale}/scores/{kind}/{run}/{domain}/{split}/seed{seed}.log",
     benchmark:

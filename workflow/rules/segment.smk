@@ -11,7 +11,6 @@ rule import_weights:
         absent=lambda wildcards: stop_if_absent(wildcards.imported, absent_weights),
     output:
         update("results/{scale}/released/{imported}/certificate.json"),
-        update("results/{scale}/released/{imported}/weights.safetensors"),
     log:
         "logs/{scale}/released/{imported}.log",
     benchmark:
@@ -35,8 +34,6 @@ rule segment:
         start=SEGMENTER.role("start"),
     output:
         update("results/{scale}/segmenters/{segmenter}/seed{seed}/certificate.json"),
-        update("results/{scale}/segmenters/{segmenter}/seed{seed}/weights.safetensors"),
-        update("results/{scale}/segmenters/{segmenter}/seed{seed}/log.csv"),
     log:
         "logs/{scale}/segmenters/{segmenter}/seed{seed}.log",
     benchmark:
@@ -65,7 +62,6 @@ rule adapt:
         update(
             "results/{scale}/adaptations/{adaptation}/seed{seed}/weights.safetensors"
         ),
-        update("results/{scale}/adaptations/{adaptation}/seed{seed}/log.csv"),
     log:
         "logs/{scale}/adaptations/{adaptation}/seed{seed}.log",
     benchmark:

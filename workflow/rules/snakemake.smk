@@ -8,3 +8,14 @@ def look_for_jobs_only_when_one_has_ended():
     # longer timespan delays the end of every run, since Snakemake waits for its timers.
     # (`snakemake --help`, --max-jobs-per-timespan, has no value for no limit.)
     workflow.scheduler.job_rate_limiter = None
+
+
+def requested_files():
+    # The targets of the command line, and the files of those that are rules. (No function or
+    # variable of the documented language gives them: `snakemake --help`, targets.)
+    targets = workflow.dag_settings.targets or [workflow.default_target]
+    files = [os.path.relpath(target) for target in targets]
+    for rule in map(workflow.get_rule, filter(workflow.is_rule, targets)):
+        named = (*rule.input, *rule.output)
+        files += [str(file) for file in named if not callable(file)]
+    return map(Path, files)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from madan import checkpoints, devices, parallel, runs, segmentation, training
+from madan import checkpoints, datasets, devices, parallel, runs, segmentation, training
 from madan.datasets import Pictures
 from madan.generator import Generator
 from madan.pipeline import artefacts
@@ -31,11 +31,21 @@ def start_process(threads: int, seed: int, processes: int = 1) -> None:
 
 
 def image_set(
-    graph: Graph, name: str, shards: Iterable[Artefact], labelled: bool = False
-) -> Pictures:
-    """Open prepared shards as one set of images, with their labels if `labelled`."""
+    graph: Graph, name: str, shards: Iterable[Artefact], labelled: bool = False,
+    listed: bool = False,
+) -> Pictures:  # fmt: skip
+    """Open prepared shards as one set of images, with their labels if `labelled`.
+
+    `listed` images have names and sizes also without labels. Refusal if they are to have labels and
+    have none.
+    """
     folders = [graph.folder(shard) for shard in shards]
-    return Pictures(name, folders, folders if labelled else ())
+    return Pictures(name, folders, folders if labelled else (), folders if listed else ())
+
+
+def labelled(graph: Graph, shards: Iterable[Artefact]) -> bool:
+    """Whether prepared shards have labels."""
+    return datasets.labelled(graph.folder(shard) for shard in shards)
 
 
 def stylised_set(

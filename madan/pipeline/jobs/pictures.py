@@ -154,15 +154,17 @@ def _first(shown: Shown, source: str, member: str) -> int:
 
 
 def _qualitative(shown: Shown) -> dict[str, list[np.ndarray]]:
-    """Scenes of the target, their labels, and what each run's F predicts."""
+    """Scenes of the target, their labels if there are any, and what each run's F predicts."""
     from madan import evaluation
 
     graph, params = shown.job.graph, shown.job.params
     [[name, shards]] = shown.target.items()
-    images = inputs.image_set(graph, name, shards, labelled=True)
+    labelled = inputs.labelled(graph, shards)
+    images = inputs.image_set(graph, name, shards, labelled)
     scenes = Chosen(images, _spread(len(images), shown.figure.images))
-    truth = [figures.reduced(scenes.label(k)) for k in range(len(scenes))]
-    columns = {"image": [scenes.image(k) for k in range(len(scenes))], "truth": truth}
+    columns = {"image": [scenes.image(k) for k in range(len(scenes))]}
+    if labelled:
+        columns["truth"] = [figures.reduced(scenes.label(k)) for k in range(len(scenes))]
     precision = params.training.segmenter.precision
     for run, [trained] in shown.segmenters.items():
         net = inputs.segmenter(graph, trained)
@@ -286,14 +288,18 @@ def _components(pooled: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _shares(shown: Shown) -> Iterator[tuple[str, np.ndarray]]:
-    """Percent of each class [19] in the sources, and in the split on which the target is scored."""
+    """Percent of each class [19] in the sources, and in the split on which the target is scored.
+
+    A target without labels is left out.
+    """
     graph, [[target, shards]] = shown.job.graph, shown.target.items()
     name, split = target.split("/")
     members = dict.fromkeys(m for each in shown.sources for m in shown.job.params.members(each))
     for source in [each for each in members if each != name]:
         shards_of = _of_member(shown.sources, source)
         yield source, _share(inputs.image_set(graph, source, shards_of, labelled=True))
-    yield f"{name} ({split})", _share(inputs.image_set(graph, name, shards, labelled=True))
+    if inputs.labelled(graph, shards):
+        yield f"{name} ({split})", _share(inputs.image_set(graph, name, shards, labelled=True))
 
 
 def _share(pictures: Any) -> np.ndarray:

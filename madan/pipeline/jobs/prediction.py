@@ -12,12 +12,16 @@ from madan.pipeline.publishing import Job
 def opened(
     job: Job[Score] | Job[Predictions], segmenter: Role, images: Role
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """Return a run's segmenter, the labelled images of a split, and the protocol of a score."""
+    """Return a run's segmenter, the images of a split, and the protocol of a score.
+
+    The images have labels where they are scored. Refusal if they have none then.
+    """
     params, artefact = job.params, job.artefact
     [[trained]], [shards] = segmenter.values(), images.values()
     inputs.start_process(params.training.threads, artefact.seed)
-    shown = inputs.image_set(job.graph, artefact.domain, shards, labelled=True)
-    sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
+    labelled = isinstance(artefact, Score)
+    shown = inputs.image_set(job.graph, artefact.domain, shards, labelled, listed=True)
+    sizes = sorted({"x".join(map(str, shown.size(k))) for k in range(len(shown))})
     metadata = checkpoints.story(inputs.weights(job.graph, trained))
     protocol = {
         "scale": params.scale,

@@ -13,5 +13,6 @@ def prepare(job: Job[Prepared], verified: Role) -> None:
     [[split]] = verified.values()
     usable = verification.read(job.folder(split) / "items.json")
     dataset = job.params.dataset(shard.domain)
+    make = datasets.prepare if usable.labelled else datasets.prepare_images
     with job.publish() as out:
-        datasets.prepare(dataset, shard.split, shard.shard, usable, out)
+        make(dataset, shard.split, shard.shard, usable, out)

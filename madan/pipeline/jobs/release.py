@@ -38,7 +38,8 @@ def release(job: Job[Release], translator: Role, source: Role, height: int | Non
         for name, [split] in source.items()
     ]
     generator = inputs.generator(job.graph, trained, artefact.source, artefact.step, artefact.seed)
-    target, precision = params.dataset(run.target), params.training.translator.stylise_precision
+    targets = {name: params.dataset(name) for name in params.members(run.target)}
+    precision = params.training.translator.stylise_precision
     with job.publish(("manifest.json",)) as out:
-        export.release(generator, members, target, out, precision, params.export, metadata)
+        export.release(generator, members, targets, out, precision, params.export, metadata)
     print(f"written: {job.folder(job.artefact)}")

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from madan import layouts
+from madan import layouts, runs
 from madan import verify as verification
 from madan.config import digest
 from madan.files import write_whole
@@ -22,10 +22,12 @@ def verify(job: Job[Verified], raw: Role, jobs: int = 1, quick: bool = False) ->
     dataset = params.dataset(job.artefact.domain)
     name = Path("verify", params.scale, where)
     journal = None if quick else Path("state", f"{name}.jsonl")
-    key = digest([job.graph.code(job.artefact), job.graph.settings(job.artefact)])
+    bare = job.artefact.domain not in runs.learnt_from(params)
+    key = digest([job.graph.code(job.artefact), job.graph.settings(job.artefact), bare])
     report = verification.verify(
-        where, dataset, job.artefact.split, jobs=jobs, quick=quick, journal=journal, key=key
-    )
+        where, dataset, job.artefact.split, jobs=jobs, quick=quick, journal=journal, key=key,
+        images_alone=bare,
+    )  # fmt: skip
     verification.show(report)
     if journal is None:
         return report.status
@@ -49,5 +51,7 @@ def _remember(job: Job[Verified], report: verification.Report) -> None:
     known: dict[Path, str] = {}
     for name, digests in report.pairs.items():
         item = layouts.item(dataset, split, name)
-        known |= zip((item.image, item.label), digests, strict=True)
+        known |= {
+            path: own for path, own in zip((item.image, item.label), digests, strict=True) if own
+        }
     raw_files.content(dataset, f"{job.params.scale}/{job.artefact.name}", known)
