@@ -7,7 +7,6 @@ optimisers and step are the whole state: a resumed run ends with the bits of an 
 
 import contextlib
 import csv
-import fcntl
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from madan import parallel, states
+from madan import files, parallel, states
 from madan.progress import Board, Meter
 from madan.schema import Refusal
 
@@ -281,12 +280,10 @@ def _alone(run: Run) -> Iterator[None]:
         with parallel.together():
             run.state.mkdir(parents=True, exist_ok=True)
             if parallel.rank() == 0:
-                lock = held.enter_context((run.state / "lock").open("w"))
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise Refusal(
-                        f"{run.title} is being trained by another process, which holds "
-                        f"{lock.name}; wait for it or stop it."
-                    ) from None
+                lock = run.state / "lock"
+                busy = (
+                    f"{run.title} is being trained by another process, which holds {lock}; wait "
+                    "for it or stop it."
+                )
+                held.enter_context(files.hold(lock, busy))
         yield
