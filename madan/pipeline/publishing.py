@@ -117,16 +117,21 @@ class Job(Generic[Made]):
 DATA = (artefacts.Drawn, artefacts.Verified, artefacts.Prepared, artefacts.Imported)
 
 
-def open_job(address: str, seed: int | None, planned: str | None) -> Job | None:
+def open_job(
+    address: str, seed: int | None, planned: str | None, processes: int | None = None
+) -> Job | None:
     """Load params.yaml and return the job that makes an artefact, after checking its inputs.
 
     With `planned`, the digest that Snakemake passes: Refusal if settings or code changed since, and
     None if the artefact was out of date at that time and is current by now, because its inputs came
-    out with the content that it was made from.
+    out with the content that it was made from. `processes` train it, else as many as params.yaml
+    says.
     """
     graph = Graph(config.load())
     artefact = artefacts.parse(address, graph.params.seeds[0] if seed is None else seed)
     checks.check(artefact, graph.params)
+    if processes is not None:
+        graph.train_with(artefact, processes)
     if planned and planned != graph.planned(artefact):
         raise Refusal(
             f"params.yaml or the code changed since {artefact} was planned; nothing was made. "
