@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import shell_lint
 from conftest import PROJECT, params_yaml
 from ruamel.yaml import YAML
 
@@ -142,6 +143,12 @@ def test_requirements_hold_every_pin_of_the_project():
     assert len(wanted) == len(project["dependencies"]) + len(
         project["optional-dependencies"]["dev"]
     )
+
+
+def test_the_lint_of_shell_scripts_reads_every_one():
+    assert set(shell_lint.scripts(PROJECT)) == {
+        ".ci/run", "profiles/sbatch/job.sh", "profiles/sbatch/status", "profiles/sbatch/submit",
+    }  # fmt: skip
 
 
 def test_environment_is_python_and_the_same_requirements():
