@@ -254,6 +254,14 @@ def test_names_in_the_paper_map_exist():
         assert f"def {test}(" in (PROJECT / "tests" / file).read_text(), f"{file}::{test}"
 
 
+def test_every_promise_names_tests_that_exist():
+    text = (PROJECT / "docs/reliability.md").read_text() + (PROJECT / "SECURITY.md").read_text()
+    tests = "".join(path.read_text() for path in (PROJECT / "tests").glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) > 20
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
 def test_nothing_under_results_is_in_git():
     tracked = subprocess.run(["git", "ls-files", "results", "data", "state"], cwd=PROJECT,
                              capture_output=True, text=True).stdout  # fmt: skip
