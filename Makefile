@@ -47,6 +47,7 @@ lint: setup
 	mypy
 	snakefmt --check Snakefile workflow
 	$(BIN)/python tests/snakemake_lint.py
+	$(BIN)/python tests/shell_lint.py
 
 # One file's tests stay in one process: they share the worlds they make.
 test: lint

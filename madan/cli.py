@@ -85,12 +85,23 @@ def main() -> None:
 
 def _make(address: str, seed: int | None, planned: str | None, **options: Any) -> Any:
     """Make an artefact by the function of its rule, which takes the inputs by their roles."""
-    job = open_job(address, seed, planned)
+    job = open_job(address, seed, planned, _processes(options))
     if job is None:
         return None
     module = JOBS[type(job.artefact)]
     function = getattr(importlib.import_module(f"madan.{module}"), module.rpartition(".")[2])
     return function(job, **job.roles, **options)
+
+
+def _processes(options: dict[str, Any]) -> int | None:
+    """How many processes train a run, if they were started so or --processes says it."""
+    if "processes" not in options:
+        return None
+    from madan import parallel
+
+    started = parallel.expected()
+    wanted: int | None = options["processes"]
+    return started if started > 1 else wanted
 
 
 @app.command(rich_help_panel=DATA)

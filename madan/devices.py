@@ -5,8 +5,6 @@ itself. It is taken before CUDA starts, by setting CUDA_VISIBLE_DEVICES. Without
 happens.
 """
 
-import contextlib
-import fcntl
 import os
 import platform
 import shutil
@@ -16,6 +14,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import NamedTuple
 
+from madan.files import take_lock
 from madan.schema import Refusal
 
 LEASES = Path("state/leases")
@@ -101,8 +100,7 @@ def _take(folder: Path, visible: list[str], count: int, share: int) -> Lease | N
 def _lock(path: Path) -> int | None:
     """An open file with the kernel's lock on it, or None when another process has that."""
     number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if take_lock(number, path):
         return number
     os.close(number)
     return None

@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, their digests, and locks between processes."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,6 +15,8 @@ from typing import Any
 
 from madan.schema import Refusal
 
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it appears whole or not at all."""
@@ -23,8 +26,13 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(fresh, path)
 
 
+def real_place(folder: Path) -> Path:
+    """Return the path of a folder; of a link, such as one to another disk, where it leads."""
+    return folder.resolve() if folder.is_symlink() else folder
+
+
 def replace_folder(fresh: Path, folder: Path) -> None:
-    """Rename `fresh` to `folder` and remove what was there before."""
+    """Rename `fresh` to `folder`, which is no link, and remove what was there before."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -57,23 +65,68 @@ def flush(folder: Path) -> None:
             os.close(number)
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file whose lock a process holds while it makes a folder or file.
+
+    It is a hidden file beside the folder, so that all clones that share the folder see it.
+    """
+    place = real_place(path)
+    return place.with_name(f".{place.name}.lock")
+
+
 @contextlib.contextmanager
-def locked(lock: Path, folder: Path) -> Iterator[None]:
-    """Hold the kernel's lock on a file while a folder is made; Refusal if another holds it."""
-    busy = f"{folder} is being made by another process, which holds {lock}; wait for it or stop it."
-    with hold(lock, busy):
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder or file while it is made; Refusal if another process holds it."""
+    lock = lock_of(path)
+    busy = f"{path} is being made by another process, which holds {lock}; wait for it or stop it."
+    while True:
+        held = hold(lock, busy)
+        if _is_at(held, lock):
+            break
+        held.close()  # The process before removed the file after it was opened here.
+    try:
         yield
+    finally:
+        lock.unlink(missing_ok=True)
+        held.close()
 
 
 def hold(lock: Path, otherwise: str) -> Any:
     """Lock a file until this process ends and return the open file; Refusal if another holds it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = lock.open("w")
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Refusal(otherwise) from None
+    if not take_lock(held.fileno(), lock):
+        held.close()
+        raise Refusal(otherwise)
     return held
+
+
+def take_lock(number: int, path: Path, wait: bool = False) -> bool:
+    """Take the kernel's lock on an open file; return False if another process holds it.
+
+    With `wait`, wait for it. Refusal on a file system that has no locks.
+    """
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise Refusal(
+            f"{path.parent} is on a file system without file locks ({error.strerror}), so jobs "
+            "could not see each other: put that folder on another file system, or have this one "
+            "mounted with locks."
+        ) from None
+    return True
+
+
+def _is_at(opened: Any, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def digest_files(files: Iterable[Path], folder: Path) -> str:

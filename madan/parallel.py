@@ -25,7 +25,13 @@ from madan.schema import Refusal
 
 GRACE = 60  # seconds in which processes leave after another one failed
 NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-ASKED = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+ASKED = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP
+
+
+def heeded() -> list[signal.Signals]:
+    """Signals by which a process is asked to leave; not SIGHUP where nohup has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in ASKED if not (ignored and number == signal.SIGHUP)]
 
 
 def size() -> int:
@@ -139,7 +145,7 @@ def launch(count: int, gpus: Sequence[str] = (), keep: Sequence[int] = ()) -> in
     """Run this very command in `count` processes of this machine; return their exit code.
 
     The k-th process sees the k-th of `gpus` alone, where some are given; `keep` are open files
-    that all inherit. TERM, INT and USR1 are passed on. When one fails, the others are stopped.
+    that all inherit. TERM, INT, USR1 and HUP are passed on. When one fails, the others are stopped.
     """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     command = [sys.executable, "-c", "from madan.cli import main; main()", *sys.argv[1:]]
@@ -160,7 +166,7 @@ def launch(count: int, gpus: Sequence[str] = (), keep: Sequence[int] = ()) -> in
         for child in children:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in ASKED}
+    before = {number: signal.signal(number, pass_on) for number in heeded()}
     try:
         return _wait(children)
     finally:

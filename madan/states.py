@@ -141,9 +141,13 @@ def found(folder: Path, key: str) -> list[Saved]:
     return sorted(saved, key=lambda each: (each.step, each.rank))
 
 
-def forget(folder: Path) -> None:
-    """Remove all states of a folder, and the weights that were kept beside them."""
-    for path in [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.safetensors"), *folder.glob("*.new")]:
+def forget(folder: Path, key: str) -> None:
+    """Remove the states of a key, the weights that were kept beside them, and half-written files.
+
+    States of other keys stay: their runs may be taken up again.
+    """
+    weights = [path for path in folder.glob("*.safetensors") if path.name.startswith(f"{key}-step")]
+    for path in [*(saved.path for saved in found(folder, key)), *weights, *folder.glob("*.new")]:
         path.unlink(missing_ok=True)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from madan.files import lock_of
 from madan.pipeline import artefacts, checks
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.graph import Graph
-from madan.pipeline.publishing import LOCKS
 from madan.pipeline.staleness import Staleness
 
 SINGLY = (*artefacts.Trained.__args__, artefacts.Table)  # A line each in the overview.
@@ -67,7 +67,7 @@ def _state(
     locks: set[tuple[int, int]],
 ) -> tuple[str, str]:  # fmt: skip
     graph = staleness.graph
-    if _is_locked(LOCKS / graph.folder(artefact), locks):
+    if _is_locked(lock_of(graph.folder(artefact)), locks):
         return "running", _progress(graph, artefact)
     unfinished = [found[other] for other in graph.inputs(artefact) if found[other].state != "done"]
     reason = staleness.reason(artefact)

@@ -7,8 +7,8 @@ optimisers and step are the whole state: a resumed run ends with the bits of an 
 
 import contextlib
 import csv
-import fcntl
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from madan import parallel, states
+from madan import files, parallel, states
 from madan.progress import Board, Meter
 from madan.schema import Refusal
 
@@ -101,7 +101,7 @@ def fit(
 
     `after` is called with the number of steps done, after each and before a state of it is saved.
     Refusal when another process trains this run, when the state is another run's, or when a
-    figure or a saved weight is not finite. On TERM, INT and USR1 the state is saved before
+    figure or a saved weight is not finite. On TERM, INT, USR1 and HUP the state is saved before
     leaving. Of several processes the first writes the log.
     """
     with _alone(run), signals() as asked:
@@ -146,13 +146,27 @@ def fit(
 def signals() -> Iterator[list[int]]:
     """A list of the signals by which somebody asked the process to leave, which ask no more."""
     asked: list[int] = []
-    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
-    before = {n: signal.signal(n, lambda number, frame: asked.append(number)) for n in numbers}
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        if number == signal.SIGHUP:
+            _turn_off(terminals)
+
+    before = {number: signal.signal(number, ask) for number in parallel.heeded()}
     try:
         yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _turn_off(terminals: Sequence[int]) -> None:
+    """Send what goes to a terminal that was closed to nowhere, since writing to it is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in terminals:
+        os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -169,8 +183,14 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
 
 
 def forget(run: Run) -> None:
-    """Remove the states of a run that is done and published."""
-    states.forget(run.state)
+    """Remove the states of a run that is done and published; say which of others are kept."""
+    states.forget(run.state, run.key)
+    if others := list(run.state.glob(f"*{states.SUFFIX}")):
+        size = sum(path.stat().st_size for path in others) / 2**20
+        print(
+            f"{len(others)} saved states of other settings, code or data are kept in {run.state} "
+            f"({size:.0f} MiB); delete them if you do not go back to these."
+        )
 
 
 def linear_decay(step: int, steps: int, decay_from: float) -> float:
@@ -281,12 +301,10 @@ def _alone(run: Run) -> Iterator[None]:
         with parallel.together():
             run.state.mkdir(parents=True, exist_ok=True)
             if parallel.rank() == 0:
-                lock = held.enter_context((run.state / "lock").open("w"))
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise Refusal(
-                        f"{run.title} is being trained by another process, which holds "
-                        f"{lock.name}; wait for it or stop it."
-                    ) from None
+                lock = run.state / "lock"
+                busy = (
+                    f"{run.title} is being trained by another process, which holds {lock}; wait "
+                    "for it or stop it."
+                )
+                held.enter_context(files.hold(lock, busy))
         yield

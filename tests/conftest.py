@@ -151,8 +151,9 @@ class Repository(World):
 
     def __init__(self, root: Path, params: dict, stand_in: bool = True):
         super().__init__(root, params)
-        for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
-            (root / name).parent.mkdir(exist_ok=True)
+        for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore",
+                     ".dvc-site/repo/.gitignore"):  # fmt: skip
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, root / name)
         self.own_package()
         # Not from here: either door has to find the package of the folder it works in.

@@ -33,7 +33,7 @@ LIBRARIES = (
     "dvc.cli", "dvc.cli.parser", "dvc.data_cloud", "dvc.cachemgr", "dvc.repo.reproduce",
     "dvc.repo.experiments.queue.celery", "dvc_render", "networkx", "requests",
 )  # fmt: skip
-HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 MESSAGE = 1 << 20
 
 

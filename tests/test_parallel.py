@@ -1,10 +1,14 @@
 """Several processes: gradients of one on the whole batch, disjoint data, starting and ending."""
 
+import contextlib
 import fcntl
+import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 
 import forked
 import pytest
@@ -286,6 +290,40 @@ def test_no_process_outlives_the_one_that_started_it(prepared):
         running.kill()
     with (state / "lock").open() as lock:
         forked.wait_for(lambda: _free(lock))
+
+
+def test_a_run_whose_terminal_is_closed_saves_and_leaves(prepared):
+    """The kernel sends HUP, and from then on writing to the terminal is an error."""
+    state = prepared.root / "state/miniature/segmenters/source-gta5/seed0"
+    shutil.rmtree(state, ignore_errors=True)
+    ours, theirs = pty.openpty()
+
+    def own_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    command = [sys.executable, "-c", "from madan.cli import main; main()", "segment", "source-gta5"]
+    with subprocess.Popen(
+        command, cwd=prepared.root, env=prepared.env, stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True, preexec_fn=own_terminal,
+    ) as running:  # fmt: skip
+        os.close(theirs)
+        os.set_blocking(ours, False)
+        forked.wait_for(lambda: _drained(ours) and len(list(state.glob("*.pt"))) >= 2)
+        last = max(state.glob("*.pt"), key=lambda path: path.stat().st_mtime_ns)
+        os.kill(running.pid, signal.SIGSTOP)
+        os.close(ours)
+        os.kill(running.pid, signal.SIGCONT)
+        assert running.wait(60) == 128 + signal.SIGHUP
+    assert max(state.glob("*.pt"), key=lambda path: path.stat().st_mtime_ns) != last
+    shutil.rmtree(state)
+
+
+def _drained(terminal):
+    with contextlib.suppress(BlockingIOError):
+        while os.read(terminal, 1 << 16):
+            pass
+    return True
 
 
 def _free(lock):

@@ -10,10 +10,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import shell_lint
 from conftest import PROJECT, params_yaml
 from ruamel.yaml import YAML
 
 from madan import config, schema
+from madan.pipeline import outs
 from madan.pipeline.graph import Graph
 
 PACKAGE = PROJECT / "madan"
@@ -31,7 +33,7 @@ LEVELS = [
      "self_training", "evaluation"},
     {"verdicts", "budgets", "tables", "pages", "grids", "figures", "export", "prediction"},
     {"pipeline", "pipeline.artefacts", "pipeline.certificates", "pipeline.raw", "pipeline.code",
-     "pipeline.settings", "pipeline.edges", "pipeline.checks"},
+     "pipeline.settings", "pipeline.edges", "pipeline.checks", "pipeline.outs"},
     {"pipeline.contents", "pipeline.graph", "stages"},
     {"pipeline.staleness", "pipeline.acceptance", "pipeline.publishing", "status",
      "publication"},
@@ -144,6 +146,12 @@ def test_requirements_hold_every_pin_of_the_project():
     )
 
 
+def test_the_lint_of_shell_scripts_reads_every_one():
+    assert set(shell_lint.scripts(PROJECT)) == {
+        ".ci/run", "profiles/sbatch/job.sh", "profiles/sbatch/status", "profiles/sbatch/submit",
+    }  # fmt: skip
+
+
 def test_environment_is_python_and_the_same_requirements():
     environment = YAML(typ="safe").load(PROJECT / "environment.yml")
     python, pip, packages = environment["dependencies"]
@@ -192,13 +200,25 @@ def test_dvc_looks_at_every_section_of_the_settings():
 
 def test_dvc_versions_every_place_where_results_lie(raw):
     """A kind of artefact that the tables need and no out holds would be lost to a fresh clone."""
-    outs = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]["outs"]
-    assert all(settings == {"persist": True} for out in outs for settings in out.values())
-    places = [next(iter(out)).replace("${scale}", "miniature") for out in outs]
+    named = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]["outs"]
+    assert all(settings == {"persist": True} for out in named for settings in out.values())
+    places = [next(iter(out)).replace("${scale}", "miniature") for out in named]
     graph = Graph(config.resolve(raw))
     for artefact in graph.everything():
         path = graph.certificate(artefact)
         assert any(path.is_relative_to(place) for place in places), path
+
+
+def test_the_folders_among_dvcs_outputs_are_those_that_its_first_command_makes(raw):
+    stage = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]
+    assert stage["cmd"][0] == "python -m madan.pipeline.outs"
+    named = [Path(next(iter(out)).replace("${scale}", "miniature")) for out in stage["outs"]]
+    assert {path for path in named if not path.suffix} == set(outs.folders(config.resolve(raw)))
+
+
+def test_no_command_of_dvc_holds_a_value_of_the_settings():
+    for stage in YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"].values():
+        assert "$" not in str(stage["cmd"])
 
 
 def test_artifacts_and_plots_of_dvc_are_results_that_the_tables_need(raw):
@@ -233,6 +253,14 @@ def test_names_in_the_paper_map_exist():
             section = section[part]
     for file, test in re.findall(r"`(test_\w+\.py)::(test_\w+)`", text):
         assert f"def {test}(" in (PROJECT / "tests" / file).read_text(), f"{file}::{test}"
+
+
+def test_every_promise_names_tests_that_exist():
+    text = (PROJECT / "docs/reliability.md").read_text() + (PROJECT / "SECURITY.md").read_text()
+    tests = "".join(path.read_text() for path in (PROJECT / "tests").glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) > 20
+    assert {name for name in named if f"def {name}(" not in tests} == set()
 
 
 def test_nothing_under_results_is_in_git():

@@ -79,7 +79,7 @@ def test_half_a_write_is_never_taken_for_a_state(tmp_path):
     states.write(tmp_path, "k", 3, CONTENT)
     (tmp_path / "0of1.new").write_bytes((tmp_path / "k-step3-0of1.pt").read_bytes()[:50])
     assert states.read(tmp_path, "k", CPU)["step"] == 3
-    states.forget(tmp_path)
+    states.forget(tmp_path, "k")
     assert names(tmp_path) == []
 
 

@@ -58,11 +58,11 @@ def test_what_follows_a_missing_input_says_so(graph):
 
 
 def test_a_running_job_shows_the_last_line_of_its_log(graph):
-    lock = f"state/locks/{graph.folder(RUN)}"
+    folder = str(graph.folder(RUN))
     log = graph.folder(RUN).relative_to("results/miniature").with_suffix(".log")
     hold = f"""
 import sys; from pathlib import Path; from madan import files
-with files.locked(Path({lock!r}), Path("x")):
+with files.locked(Path({folder!r})):
     print("held", flush=True); sys.stdin.read()
 """
     with subprocess.Popen(

@@ -1,5 +1,6 @@
 """Training as a command does it: kept steps, interruptions, what is published."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -125,3 +126,76 @@ def test_a_judge_of_another_width_or_depth_is_refused(raw, tmp_path, monkeypatch
     checkpoints.save(path, {"F": judge}, {})
     with pytest.raises(Refusal, match="do not fit the network of params.yaml"):
         inputs.segmenter(graph, parse("segmenters/source-gta5"))
+
+
+# --- Settings, data and processes that change half way through a training ------------------------
+
+
+@pytest.fixture
+def half(raw, tmp_path, monkeypatch):
+    """Train a segmenter of a small method for 6 steps; return the steps that it did."""
+    monkeypatch.chdir(tmp_path)
+    run = parse("segmenters/source-gta5")
+    params = tiny(raw)
+    params["training"]["segmenter"]["steps"] = 6
+    params["training"]["save_every"] = 1
+
+    def half(kill=None, lr=0.1, shard="x", processes=None):
+        params["training"]["segmenter"]["lr"] = lr
+        graph = Graph(config.resolve(params))
+        for other in graph.ancestry(graph.inputs(run)):
+            make(graph, other, shard if other.kind == "prepared" else "x")
+        if processes:
+            graph.train_with(run, processes)
+        job, steps = Job(graph, run), []
+        loop, method = training_run.start(job, None, 1), Walk(kill)
+        update = method.update
+        method.update = lambda step: steps.append(step) or update(step)
+        with contextlib.suppress(SystemExit):
+            training_run.train(job, method, loop, method.modules)
+        return steps
+
+    return half
+
+
+def test_a_run_stopped_tried_with_another_value_and_put_back_goes_on(half, capsys):
+    assert half(kill=2) == [0, 1, 2]
+    assert half(lr=0.5) == [0, 1, 2, 3, 4, 5]
+    assert "2 saved states of other settings, code or data are kept in state/" in (
+        capsys.readouterr().out
+    )
+    assert half() == [3, 4, 5]
+    assert half() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_run_whose_data_was_mended_half_way_starts_from_the_beginning(half):
+    assert half(kill=2) == [0, 1, 2]
+    assert half(shard="mended") == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_run_of_another_number_of_processes_starts_from_the_beginning(half):
+    assert half(kill=2, processes=2) == [0, 1, 2]
+    assert half() == [0, 1, 2, 3, 4, 5]
+    assert half(processes=2) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_every_signal_that_asks_to_leave_is_heeded(number):
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with training.signals() as asked:
+            os.kill(os.getpid(), number)
+            assert asked == [number]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_under_nohup_goes_on_when_the_terminal_closes():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with training.signals() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked == []
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -59,7 +59,7 @@ def modules(package: Path, root: str) -> dict[str, str]:
         name = waiting.pop()
         if name not in found and name not in LEFT_OUT:
             path = _file(package, name)
-            found[name], imported = _module(path, path.stat().st_mtime_ns)
+            found[name], imported = _module(path, path.read_bytes())
             waiting += [each for each in imported if _file(package, each).is_file()]
     return dict(sorted(found.items()))
 
@@ -70,10 +70,10 @@ def _file(package: Path, name: str) -> Path:
 
 
 @functools.lru_cache(maxsize=4096)
-def _module(path: Path, changed: int) -> tuple[str, list[str]]:
+def _module(path: Path, source: bytes) -> tuple[str, list[str]]:
     """The digest of a module's syntax and what it imports of the package, below the package."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(source)
     except SyntaxError as error:
         raise Refusal(f"{path} line {error.lineno} is not valid Python: {error.msg}.") from None
     found: list[str] = []

@@ -5,13 +5,12 @@ look unchanged are not read again.
 """
 
 import contextlib
-import fcntl
 import json
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from madan.files import digest_files, fingerprint, write_whole
+from madan.files import digest_files, fingerprint, take_lock, write_whole
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate
 from madan.schema import Params
@@ -54,7 +53,7 @@ def one_reader(artefact: Artefact, params: Params) -> Iterator[None]:
     lock = _memory(artefact, params).with_suffix(".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        take_lock(held.fileno(), lock, wait=True)
         yield
 
 

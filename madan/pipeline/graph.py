@@ -71,6 +71,11 @@ class Graph:
             self._settings[artefact] = plain(own)
         return self._settings[artefact]
 
+    def train_with(self, artefact: Artefact, processes: int) -> None:
+        """Have the settings of a training run say by how many processes it is trained."""
+        own = self.settings(artefact)
+        self._settings[artefact] = settings.with_processes(own, processes)
+
     def code(self, artefact: Artefact) -> dict[str, str]:
         """Return the digests of the modules that make an artefact, by their names."""
         kind = type(artefact)

@@ -15,6 +15,7 @@ from madan.files import (
     locked,
     not_in_the_future,
     not_older,
+    real_place,
     replace_folder,
     write_whole,
 )
@@ -26,7 +27,6 @@ from madan.pipeline.staleness import Reason, Staleness, input_contents, on_disk,
 from madan.schema import Refusal
 
 REBUILD = Path("state/rebuild.json")  # What the last plan of Snakemake found out of date.
-LOCKS = Path("state/locks")
 
 
 Made = TypeVar("Made", bound=Artefact, covariant=True)
@@ -40,6 +40,7 @@ class Job(Generic[Made]):
         self.params = graph.params
         self.artefact = artefact
         self.roles = graph.roles(artefact)
+        self._read: Inputs | None = None
 
     def folder(self, other: Artefact) -> Path:
         """Return where an input of the job lies."""
@@ -72,8 +73,9 @@ class Job(Generic[Made]):
         folder = self.folder(self.artefact)
         if only:
             outputs.require_own(folder, ("certificate.json", *only))
-        fresh = folder.with_name(f".{folder.name}.new")
-        with locked(LOCKS / folder, folder):
+        place = real_place(folder)
+        fresh = place.with_name(f".{place.name}.new")
+        with self.alone(folder):
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
             try:
@@ -81,14 +83,31 @@ class Job(Generic[Made]):
                 files = sorted(path for path in fresh.rglob("*") if path.is_file())
                 certificate = self.certificate(files, fresh)
                 certificates.write(fresh / "certificate.json", certificate)
-                replace_folder(fresh, folder)
+                replace_folder(fresh, place)
                 contents.remember(self.artefact, self.params, certificate)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
 
+    @contextlib.contextmanager
+    def alone(self, path: Path) -> Iterator[None]:
+        """Hold the lock of what this job makes; Refusal if another process makes it."""
+        with locked(path):
+            # Raw files have no certificate: what was read of them is known only at the end.
+            self._read = self.inputs if self.graph.inputs(self.artefact) else None
+            yield
+
     def certificate(self, files: Iterable[Path], folder: Path) -> Certificate:
-        """Return the certificate of the artefact whose files, in a folder, are these."""
+        """Return the certificate of the artefact whose files, in a folder, are these.
+
+        Refusal if an input was made anew meanwhile, such as by another clone that shares it.
+        """
         graph, artefact, files = self.graph, self.artefact, list(files)
+        inputs = self.inputs
+        if self._read not in (None, inputs):
+            raise Refusal(
+                f"inputs of {artefact} were made anew while it was made; nothing was published. "
+                "Run the command again."
+            )
         content = digest_files(files, folder)
         behind = {_data(graph, other) for other in graph.inputs(artefact)}
         is_data = isinstance(artefact, DATA)
@@ -98,7 +117,7 @@ class Job(Generic[Made]):
             files=len(files),
             settings=graph.settings(artefact),
             code=graph.code(artefact),
-            inputs=self.inputs,
+            inputs=inputs,
             data=content if is_data else digest(sorted(behind)),
         )
 
@@ -106,16 +125,21 @@ class Job(Generic[Made]):
 DATA = (artefacts.Drawn, artefacts.Verified, artefacts.Prepared, artefacts.Imported)
 
 
-def open_job(address: str, seed: int | None, planned: str | None) -> Job | None:
+def open_job(
+    address: str, seed: int | None, planned: str | None, processes: int | None = None
+) -> Job | None:
     """Load params.yaml and return the job that makes an artefact, after checking its inputs.
 
     With `planned`, the digest that Snakemake passes: Refusal if settings or code changed since, and
     None if the artefact was out of date at that time and is current by now, because its inputs came
-    out with the content that it was made from.
+    out with the content that it was made from. `processes` train it, else as many as params.yaml
+    says.
     """
     graph = Graph(config.load())
     artefact = artefacts.parse(address, graph.params.seeds[0] if seed is None else seed)
     checks.check(artefact, graph.params)
+    if processes is not None:
+        graph.train_with(artefact, processes)
     if planned and planned != graph.planned(artefact):
         raise Refusal(
             f"params.yaml or the code changed since {artefact} was planned; nothing was made. "

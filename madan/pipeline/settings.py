@@ -123,6 +123,12 @@ def processes(artefact: artefacts.Trained, params: Params) -> int:
     return max(1, asked.get(artefact.kind, needed.adapt).gpus)
 
 
+def with_processes(found: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Return the settings of a training run as they are when `count` processes train it."""
+    training = {key: value for key, value in found["training"].items() if key != "processes"}
+    return {**found, "training": training | ({"processes": count} if count > 1 else {})}
+
+
 def imported_content(artefact: artefacts.Imported, params: Params) -> str:
     """Return the SHA-256 of a released file; if it is gone, of the file that was imported."""
     from madan.pipeline import certificates

@@ -22,11 +22,12 @@ def table(job: Job[Table], scores: Role) -> pd.DataFrame:
     texts = pages.files(made, artefact.table, job.params)
     texts["metrics"] = json.dumps(tables.metrics(found), indent=1) + "\n"
     paths = artefact.pages
-    for key, path in paths.items():
-        write_whole(path, texts[key])
-    certificate = job.certificate(paths.values(), job.folder(artefact))
-    certificates.write(graph.certificate(artefact), certificate)
-    contents.remember(artefact, job.params, certificate)
+    with job.alone(artefact.csv):
+        for key, path in paths.items():
+            write_whole(path, texts[key])
+        certificate = job.certificate(paths.values(), job.folder(artefact))
+        certificates.write(graph.certificate(artefact), certificate)
+        contents.remember(artefact, job.params, certificate)
     return made
 
 

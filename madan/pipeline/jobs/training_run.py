@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,16 @@ def start(job: Job[Trained], processes: int | None, images: int) -> training.Run
     `images` is the number of images that a step sees, those of the target included.
     """
     params, artefact = job.params, job.artefact
-    wanted = settings.processes(artefact, params) if processes is None else processes
+    usual = settings.processes(artefact, params)
+    wanted = usual if processes is None else processes
     inputs.start_process(params.training.threads, artefact.seed, wanted)
+    if parallel.size() != usual and parallel.rank() == 0:
+        print(
+            f"{artefact} is trained by {parallel.size()} processes, which give other bits than "
+            f"the {usual} of params.yaml: its certificate says so, and snakemake makes it anew. "
+            "To keep it, set gpus of its rule in resources to that number.",
+            file=sys.stderr,
+        )
     place = Path(params.scale, artefact.kind, artefact.name, f"seed{artefact.seed}")
     return training.Run(
         title=str(artefact),

@@ -6,7 +6,7 @@ from pathlib import Path
 from madan import layouts, runs
 from madan import verify as verification
 from madan.config import digest
-from madan.files import write_whole
+from madan.files import real_place, write_whole
 from madan.pipeline import raw as raw_files
 from madan.pipeline.artefacts import Verified
 from madan.pipeline.edges import Role
@@ -33,7 +33,7 @@ def verify(job: Job[Verified], raw: Role, jobs: int = 1, quick: bool = False) ->
         return report.status
     write_whole(Path("results", f"{name}.json"), verification.as_json(report))
     if report.status == verification.UNUSABLE:
-        shutil.rmtree(job.folder(job.artefact), ignore_errors=True)
+        shutil.rmtree(real_place(job.folder(job.artefact)), ignore_errors=True)
     else:
         if not raw:
             _remember(job, report)
