@@ -30,7 +30,7 @@ LEVELS = [
      "self_training", "evaluation"},
     {"verdicts", "budgets", "tables", "pages", "grids", "figures", "export", "prediction"},
     {"pipeline", "pipeline.artefacts", "pipeline.certificates", "pipeline.raw", "pipeline.code",
-     "pipeline.settings", "pipeline.edges", "pipeline.checks"},
+     "pipeline.settings", "pipeline.edges", "pipeline.checks", "pipeline.shares"},
     {"pipeline.contents", "pipeline.graph", "stages"},
     {"pipeline.staleness", "pipeline.acceptance", "pipeline.publishing", "status",
      "publication"},

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from madan import checkpoints, training
+from madan import checkpoints, devices, training
 from madan.pipeline.artefacts import Predictions, Score
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
@@ -15,7 +15,8 @@ def opened(
     """Return a run's segmenter, the labelled images of a split, and the protocol of a score."""
     params, artefact = job.params, job.artefact
     [[trained]], [shards] = segmenter.values(), images.values()
-    inputs.start_process(params.training.threads, artefact.seed)
+    need = params.resources.evaluate if isinstance(artefact, Score) else params.resources.predictions
+    inputs.start_process(params.training.threads, artefact.seed, gpus=need.gpus)
     shown = inputs.image_set(job.graph, artefact.domain, shards, labelled=True)
     sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
     metadata = checkpoints.story(inputs.weights(job.graph, trained))
@@ -32,4 +33,6 @@ def opened(
         "torch": metadata["torch"],
         "precision": training.resolved(params.training.segmenter.precision),
     }
+    if gpu := devices.describe():
+        protocol["gpu"] = gpu
     return inputs.segmenter(job.graph, trained), shown, protocol
