@@ -11,7 +11,6 @@ import torch
 from conftest import tiny
 from test_graph import make
 from test_training import Walk
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from madan import checkpoints, config, devices, losses, training
@@ -25,11 +24,12 @@ from madan.schema import Refusal
 
 CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 # Operations that have no deterministic CUDA kernel in torch 2.14: their kernels raise under
-# torch.use_deterministic_algorithms (the names stand in the errors of libtorch_cuda.so).
+# torch.use_deterministic_algorithms (the names stand in the errors of libtorch_cuda.so). Of
+# padding by replication torch.nn.functional.pad takes another way there by itself.
 UNORDERED = {
     "_adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "upsample_bilinear2d_backward",
     "upsample_bicubic2d_backward", "_upsample_bilinear2d_aa_backward", "reflection_pad1d_backward",
-    "replication_pad2d_backward", "grid_sampler_2d_backward", "bincount", "histc", "put_",
+    "grid_sampler_2d_backward", "bincount", "histc", "put_",
     "kthvalue", "cumsum", "scatter_add", "scatter_add_", "index_add", "max_unpool2d", "median",
 }  # fmt: skip
 
@@ -227,28 +227,28 @@ class Operations(TorchDispatchMode):
 
 
 def operations(compute):
-    """What `compute` does on a GPU, with fake tensors: no kernel runs."""
+    """What `compute` does where it is not on a CPU, with tensors without data: no kernel runs."""
     torch.use_deterministic_algorithms(True)
     try:
-        with FakeTensorMode(), Operations() as seen:
+        with Operations() as seen:
             compute()
     finally:
         torch.use_deterministic_algorithms(False)
     return seen.names
 
 
-def faked(*shape, grad=True):
-    return torch.empty(*shape, device="cuda", requires_grad=grad)
+def empty(*shape):
+    return torch.empty(*shape, device="meta", requires_grad=True)
 
 
 def task_loss():
-    truth = torch.zeros(2, 8, 8, dtype=torch.long, device="cuda")
-    total = torch.ones((), device="cuda")
-    losses.task(faked(2, 19, 8, 8), truth, None, total).backward()
+    truth = torch.zeros(2, 8, 8, dtype=torch.long, device="meta")
+    total = torch.ones((), device="meta")
+    losses.task(empty(2, 19, 8, 8), truth, None, total).backward()
 
 
 def domain_loss():
-    losses.domain(faked(2, 2, 8, 8), True).backward()
+    losses.domain(empty(2, 2, 8, 8), True).backward()
 
 
 @pytest.mark.parametrize("loss", [task_loss, domain_loss])
@@ -308,14 +308,14 @@ def _raw():
 @pytest.mark.parametrize("name", ["fcn8s", "drn26", "generator", "patchgan", "features", "sources"])
 def test_no_network_has_an_operation_that_adds_up_in_any_order_on_cuda(name):
     def step():
-        net = networks()[name]().to("cuda")
-        x = faked(2, 19 if name in ("features", "sources") else 3, 32, 64)
+        net = networks()[name]().to("meta")
+        x = empty(2, 19 if name in ("features", "sources") else 3, 32, 64)
         made = net(x)
         made.square().mean().backward()
 
     seen = operations(step)
     assert any("convolution_backward" in each for each in seen)
-    assert not seen & UNORDERED
+    assert sorted(seen & UNORDERED) == []
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,8 @@ def gone(*_):
 @pytest.mark.parametrize(
     ("address", "changes", "words"),
     [
-        ("translators/cyclegan-gta5", {}, ["set translators.cyclegan-gta5.accumulate: 2", "1 image"]),
+        ("translators/cyclegan-gta5", {},
+         ["set translators.cyclegan-gta5.accumulate: 2", "1 image"]),
         ("translators/cyclegan-gta5", {"training__translator__accumulate": 2},
          ["training.translator.crop smaller"]),
         ("segmenters/source-gta5", {}, ["segmenters.source-gta5.accumulate: 2", "enough: 4, 8"]),

@@ -35,7 +35,7 @@ LEVELS = [
     {"pipeline.staleness", "pipeline.acceptance", "pipeline.publishing", "status",
      "publication"},
     {"pipeline.jobs", *(f"pipeline.jobs.{path.stem}" for path in PACKAGE.glob("pipeline/jobs/*"))},
-    {"pipeline.trials", "pipeline.estimate"},
+    {"pipeline.trials", "pipeline.calibration", "pipeline.estimate"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from madan import devices
 
-WHOLE = 1000
+WHOLE = 10_000  # so fine that shares of up to 99 GPUs are exact enough
 KEPT = 0.1  # share of the memory that is left to the system
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
@@ -23,7 +23,7 @@ def memory_mb(limit: Path = LIMIT) -> int:
 
 
 def memory_share(mem_mb: int, machine_mb: int) -> int:
-    """Return the thousandths of the machine's memory that a job takes, at most all of them."""
+    """Return the ten-thousandths of the machine's memory that a job takes, at most all of them."""
     return min(WHOLE, math.ceil(WHOLE * mem_mb / (machine_mb * (1 - KEPT))))
 
 
@@ -33,7 +33,7 @@ def gpu_places() -> int:
 
 
 def gpu_share(gpus: int, places: int) -> int:
-    """Return the thousandths of the machine's GPUs that a job takes, at most all of them.
+    """Return the ten-thousandths of the machine's GPUs that a job takes, at most all of them.
 
     A job that computes with torch takes one GPU at least, since it leases one where there is any.
     """

@@ -15,7 +15,9 @@ def opened(
     """Return a run's segmenter, the labelled images of a split, and the protocol of a score."""
     params, artefact = job.params, job.artefact
     [[trained]], [shards] = segmenter.values(), images.values()
-    need = params.resources.evaluate if isinstance(artefact, Score) else params.resources.predictions
+    need = (
+        params.resources.evaluate if isinstance(artefact, Score) else params.resources.predictions
+    )
     inputs.start_process(params.training.threads, artefact.seed, gpus=need.gpus)
     shown = inputs.image_set(job.graph, artefact.domain, shards, labelled=True)
     sizes = sorted({"x".join(map(str, shown.label(k).shape)) for k in range(len(shown))})
