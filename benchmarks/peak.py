@@ -1,4 +1,4 @@
-"""The most memory that the generators' update of a translator holds at once, on tensors without data.
+"""The most memory that a translator's generator update holds at once, on tensors without data.
 
 Every storage that an operation makes counts from then until it is freed, in the order in which
 torch computes the step. The workspaces of a GPU's libraries and its context are not in it.
