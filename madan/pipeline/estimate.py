@@ -99,7 +99,7 @@ def calibrate(
                 artefact, min(together, places) if on_gpu else together, seconds
             )
             if cost.fits:
-                known[alike] = cost
+                known[alike] = cost[:-1]  # All that is kept fits.
                 write_whole(kept, json.dumps(known))
             else:
                 misfits[alike] = cost
