@@ -202,7 +202,7 @@ def build(
     if run.method == "adda":
         return Adda(net, sets, target, settings, networks.feature_discriminator, seed)
     kind = next(map(params.architecture, started(run)), "fcn8s")
-    task = Supervised(net, sets, params.learning(kind), steps, seed)
+    task = Supervised(net, sets, params.learning(kind, run), steps, seed)
     if run.method == "feat":
         cla = params.training.cla if run.cla else None
         return Feat(task, target, settings, networks.feature_discriminator, cla)

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from madan import folders, labels, published
-from madan.method_checks import check_methods
+from madan.method_checks import check_methods, check_parts
 from madan.network_settings import BACKBONES
-from madan.runs import batch_normalised, check_kind, needs, stylable
+from madan.runs import check_kind, needs, stylable
 from madan.schema import (
     Adaptation,
     Domain,
@@ -180,6 +180,7 @@ def _check_adaptation(params: Params, key: str, run: Adaptation, targets: set[st
         return
     if run.train_on:
         raise Refusal(f"{key}.train_on: adda has the sets of its start; drop the key.")
+    check_parts(params, key, run)
     known(f"{key}.start", str(run.start), params.segmenters)
     if len(params.sets(run)) > params.training.adaptation.batch:
         raise Refusal(f"{key} has more sets than training.adaptation.batch has images.")
@@ -216,17 +217,7 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
                 f"{key}.start is {run.start}, whose network is {other}, but {key} is to be "
                 f"{run.network}: say network: {other} there, or start from another run."
             )
-    _check_parts(params, key, "segmenter")
-
-
-def _check_parts(params: Params, key: str, section: str) -> None:
-    parts = getattr(params.training, section).accumulate
-    address = key.replace(".", "/")
-    if parts > 1 and batch_normalised(params, address):
-        raise Refusal(
-            f"{key} is to train a {params.architecture(address)}, which normalises over a whole "
-            f"batch, but training.{section}.accumulate is {parts}; set it to 1."
-        )
+    check_parts(params, key, run)
 
 
 def _check_translator(params: Params, key: str, run: Translator) -> None:
@@ -261,7 +252,7 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
         known(f"{key}.task.start", run.task.start, params.segmenters)
     elif run.task and not run.task.update_every:
         raise Refusal(f"{key}.task has no start and never learns; give it one of the two.")
-    _check_parts(params, key, "translator")
+    check_parts(params, key, run)
     _check_kept(key, run, run.steps or params.training.translator.steps)
 
 

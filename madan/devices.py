@@ -2,7 +2,7 @@
 
 A lease is the kernel's lock on a file below state/leases, so that of a process that died is free by
 itself. It is taken before CUDA starts, by setting CUDA_VISIBLE_DEVICES. Without GPUs nothing
-happens.
+happens. Where there is a GPU and torch cannot use it, the job is refused.
 """
 
 import os
@@ -19,6 +19,11 @@ from madan.schema import Refusal
 
 LEASES = Path("state/leases")
 VISIBLE, SHARE, PRETEND = "CUDA_VISIBLE_DEVICES", "MADAN_GPU_SHARE", "MADAN_GPUS"
+ALLOW_CPU = "MADAN_ALLOW_CPU"
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+DETERMINISTIC = (":4096:8", ":16:8")  # cuBLAS documentation, Results Reproducibility
+# Oldest driver of each CUDA version: CUDA Toolkit release notes, minor version compatibility.
+OLDEST_DRIVER = {"11": 450, "12": 525, "13": 580}
 
 
 class Lease(NamedTuple):
@@ -56,7 +61,7 @@ def lease(
     folder = folder / "-".join([platform.node(), *_job(environment)])
     folder.mkdir(parents=True, exist_ok=True)
     told = False
-    while (found := _take(folder, visible, count, _share(environment))) is None:
+    while (found := _take(folder, visible, count, jobs_per_gpu(environment))) is None:
         if not told:
             print(f"waiting for {count} free of the GPUs {', '.join(visible)}", flush=True)
             told = True
@@ -79,6 +84,86 @@ def available(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     # Not torch: asking it would start CUDA, which then no longer reads the variable.
     said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
     return [str(k) for k, _ in enumerate(line for line in said.splitlines() if line[:4] == "GPU ")]
+
+
+def require_cuda(asked: int = 0, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Refuse to compute on the CPU where a GPU is visible or asked for and torch cannot use one.
+
+    `asked` is the number of GPUs that params.yaml asks for. MADAN_ALLOW_CPU=1 allows it.
+    """
+    import torch
+
+    visible = available(environment)
+    if not (visible or asked) or environment.get(ALLOW_CPU, "") not in ("", "0"):
+        return
+    if torch.cuda.is_available():
+        return
+    if visible:
+        seen = f"this machine has a GPU ({', '.join(visible)})"
+    else:
+        seen = f"resources in params.yaml ask for {asked} GPU{'s' * (asked > 1)}"
+    raise Refusal(
+        f"{seen}, but torch cannot use one: {_why_not()}. Mend that, "
+        f"or set {ALLOW_CPU}=1 to compute on the CPU, which takes many times longer."
+    )
+
+
+def describe() -> dict[str, str]:
+    """Return name, driver, CUDA and cuDNN of the GPU that this process uses; empty without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    return {
+        "name": torch.cuda.get_device_name(),
+        "driver": driver() or "unknown",
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+    }
+
+
+def driver() -> str | None:
+    """Return the version of the NVIDIA driver as nvidia-smi prints it; None if it cannot."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    first = done.stdout.strip().splitlines()[:1]
+    return first[0].strip() if first and done.returncode == 0 else None
+
+
+def fix_cublas(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Make cuBLAS deterministic, which it reads from the environment when CUDA starts.
+
+    Refusal when the variable has a value with which it is not.
+    """
+    if environment.setdefault(CUBLAS, DETERMINISTIC[0]) not in DETERMINISTIC:
+        raise Refusal(
+            f"{CUBLAS} is {environment[CUBLAS]}, with which results of a GPU differ from run to "
+            f"run; unset it, or set it to {' or '.join(DETERMINISTIC)}."
+        )
+
+
+def _why_not() -> str:
+    """Say why torch has no CUDA: how it was built, the driver, or what CUDA itself reports."""
+    import torch
+
+    built = torch.version.cuda
+    if built is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    needed, found = OLDEST_DRIVER.get(built.split(".")[0]), driver()
+    if found and needed and found.split(".")[0].isdigit() and int(found.split(".")[0]) < needed:
+        return (
+            f"the NVIDIA driver is {found}, and torch {torch.__version__} with CUDA {built} needs "
+            f"driver {needed} or newer"
+        )
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split("\n")[0].split()).split(". ")[0].rstrip(".")
+        shown = f"driver {found}" if found else "nvidia-smi names no driver"
+        return f"{reason} ({shown}, torch with CUDA {built})"
+    return "CUDA has no device"
 
 
 def _take(folder: Path, visible: list[str], count: int, share: int) -> Lease | None:
@@ -106,7 +191,8 @@ def _lock(path: Path) -> int | None:
     return None
 
 
-def _share(environment: MutableMapping[str, str]) -> int:
+def jobs_per_gpu(environment: MutableMapping[str, str] = os.environ) -> int:
+    """Return how many jobs may use a GPU together: MADAN_GPU_SHARE, else one."""
     return max(1, _number(environment, SHARE, 1))
 
 

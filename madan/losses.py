@@ -37,10 +37,10 @@ def task(
     `total` is what the sum over pixels is divided by, `task_total` of this batch if none is given.
     `confidence` [B, H, W] multiplies the loss of each pixel, and not that divisor.
     """
-    how = "sum" if confidence is None else "none"
+    how = "sum" if confidence is None and _adds_up_in_order(scores) else "none"
     loss = F.cross_entropy(scores, truth, weights, ignore_index=labels.IGNORE, reduction=how)
-    if confidence is not None:
-        loss = (loss * confidence).sum()
+    if how == "none":
+        loss = (loss if confidence is None else loss * confidence).sum()
     total = task_total(truth, weights) if total is None else total
     return loss / total.to(loss).clamp_min(torch.finfo(loss.dtype).tiny)
 
@@ -59,7 +59,9 @@ def domain(logits: Tensor, is_source: bool, classes: Tensor | None = None) -> Te
     """
     truth = logits.new_full((len(logits), *logits.shape[2:]), int(is_source)).long()
     if classes is None:
-        return F.cross_entropy(logits, truth)
+        if _adds_up_in_order(logits):
+            return F.cross_entropy(logits, truth)
+        return F.cross_entropy(logits, truth, reduction="none").mean()
     return (F.cross_entropy(logits, truth, reduction="none") * classes).sum(1).mean()
 
 
@@ -84,3 +86,11 @@ def category_weights(shares: Tensor) -> Tensor:
 def soft_maximum(values: Tensor, gamma: float | None) -> Tensor:
     """MDAN's sum over sources: log sum exp(gamma l_i) / gamma of losses [M]; None: the maximum."""
     return values.max() if gamma is None else torch.logsumexp(gamma * values, 0) / gamma
+
+
+def _adds_up_in_order(scores: Tensor) -> bool:
+    """Whether torch's own sum over pixels has the same bits every time: on a GPU it has not.
+
+    Gradients are the same either way; the value on a CPU is rounded otherwise.
+    """
+    return scores.device.type == "cpu"

@@ -1,7 +1,7 @@
 """Checks of params.yaml for MADAN+, self-training and networks with a backbone."""
 
-from madan.runs import backbone
-from madan.schema import Adaptation, Params, Refusal, known, started
+from madan.runs import backbone, batch_normalised
+from madan.schema import Adaptation, Params, Refusal, Segmenter, Translator, known, started
 
 SMALLEST = 16  # pixels that networks need
 GROUPS = 8
@@ -114,3 +114,29 @@ def _check_crops(params: Params) -> None:
                         f"translators.{name} needs: it must be at least {SMALLEST} pixels and at "
                         f"most domains.{domain}.size, {size[0]}x{size[1]}."
                     )
+
+
+def check_parts(params: Params, key: str, run: Segmenter | Translator | Adaptation) -> None:
+    """Refuse parts of a batch (`accumulate`) that a run cannot have: its own, or its section's."""
+    section = "translator" if isinstance(run, Translator) else "segmenter"
+    of_section = getattr(params.training, section)
+    where = f"{key}.accumulate" if run.accumulate else f"training.{section}.accumulate"
+    parts = run.accumulate or of_section.accumulate
+    if isinstance(run, Adaptation) and run.method == "adda":
+        if not run.accumulate:
+            return
+        raise Refusal(
+            f"{where} is {parts}, but adda does not take its batch in parts; remove the key, and "
+            "make training.adaptation.batch or crop smaller for memory."
+        )
+    if parts > of_section.batch:
+        raise Refusal(
+            f"{where} is {parts}, more parts than the batch has images; it must be at most "
+            f"training.{section}.batch, {of_section.batch}."
+        )
+    address = key.replace(".", "/")
+    if parts > 1 and batch_normalised(params, address):
+        raise Refusal(
+            f"{key} is to train a {params.architecture(address)}, which normalises over a whole "
+            f"batch, but {where} is {parts}; set it to 1."
+        )

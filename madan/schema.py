@@ -31,6 +31,7 @@ Level = Literal["scores", "features"]
 Precision = Literal["fp32", "bf16", "auto"]
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
+Gpus = Annotated[int | None, Field(ge=0, description="else resources.<rule>.gpus")]
 ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
 
 
@@ -278,6 +279,8 @@ class Segmenter(Model):
     network: NetworkName = "fcn8s"
     start: Address | None = None
     steps: Count | None = None
+    accumulate: Count | None = Field(None, description="else that of the section of training")
+    gpus: Gpus = None
     oracle: bool = False
 
 
@@ -316,6 +319,8 @@ class Translator(Model):
     judges: dict[Name, Judge] = {}
     task: Task | None = None
     steps: Count | None = None
+    accumulate: Count | None = Field(None, description="else that of the section of training")
+    gpus: Gpus = None
     keep: list[Count] = Field([], description="steps after which the generators are saved, too")
 
 
@@ -327,6 +332,8 @@ class Adaptation(Model):
     train_on: list[str] = Field([], description="labelled sets; adda has those of its start")
     target: Name
     steps: Count | None = None
+    accumulate: Count | None = Field(None, description="else that of the section of training")
+    gpus: Gpus = None
     weight: Weight | None = Field(None, description="else that of the method's section of training")
     on: Level | None = Field(None, description="else training.adaptation's")
     classwise: bool | None = Field(None, description="else training.adaptation's")
@@ -437,11 +444,20 @@ class Params(Model):
         after = isinstance(run, Adaptation) and run.method == "adda"
         return self.segmenters[str(run.start)].train_on if after else run.train_on
 
-    def learning(self, architecture: str) -> SegmenterTraining:
-        """training.segmenter as a kind of network has it."""
+    def learning(
+        self, architecture: str, run: "Segmenter | Adaptation | None" = None
+    ) -> SegmenterTraining:
+        """training.segmenter as a kind of network has it, and a run of it."""
         changes = self.training.by_network.get(cast(NetworkName, architecture))
         own = changes.model_dump(exclude_none=True) if changes else {}
+        if run and run.accumulate:
+            own["accumulate"] = run.accumulate
         return self.training.segmenter.model_copy(update=own)
+
+    def translating(self, run: Translator) -> TranslatorTraining:
+        """training.translator as this run has it."""
+        own = run.model_dump(include={"accumulate"}, exclude_none=True)
+        return self.training.translator.model_copy(update=own)
 
     def architecture(self, address: str) -> str:
         """Which network the segmenter of a run is: one of NetworkName."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from madan import files, parallel, states
+from madan import devices, files, parallel, states
 from madan.progress import Board, Meter
 from madan.schema import Refusal
 
@@ -78,17 +78,23 @@ def autocast(precision: str) -> torch.autocast:
 def compiled(net: nn.Module, wanted: bool) -> nn.Module:
     """The network, its forward pass compiled at the first call if that is wanted."""
     if wanted:
-        torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler's choices as well
+        # The compiler's choices are deterministic as well.
+        torch.use_deterministic_algorithms(True, warn_only=device().type != "cuda")
         net.compile(dynamic=False)
     return net
 
 
 def begin(seed: int, threads: int) -> None:
-    """Join the other processes, fix threads, seed and algorithms before networks are built."""
+    """Join the other processes, fix threads, seed and algorithms before networks are built.
+
+    On a GPU an operation without a deterministic kernel is an error. Refusal when
+    CUBLAS_WORKSPACE_CONFIG has a value with which cuBLAS is not deterministic.
+    """
+    devices.fix_cublas()
     parallel.join()
     torch.set_num_threads(threads)
     # As use_deterministic_algorithms does, which would import torch's compiler: 2 s of every job.
-    torch.set_deterministic_debug_mode("warn")
+    torch.set_deterministic_debug_mode("error" if device().type == "cuda" else "warn")
     # Filling fresh memory guards against bugs, not against noise, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)

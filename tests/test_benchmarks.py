@@ -6,6 +6,7 @@ How fast anything is, no test says.
 import csv
 
 import pytest
+import torch
 from conftest import PROJECT
 
 BENCHMARKS = PROJECT / "benchmarks"
@@ -72,3 +73,18 @@ def test_what_a_step_saves_is_counted_once_and_by_hand(table):
     assert kept * 2**30 == pytest.approx(2 * 6 * 8 * (3 * 4 + 19 * 4 + 8) + 4)
     # A product and a sum for every weight of the kernel and pixel, forward and twice backward.
     assert tera * 1e12 == pytest.approx(3 * 2 * 3 * 19 * 2 * 6 * 8)
+
+
+def test_peak_counts_what_is_held_at_once_and_each_storage_once(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    peak = pytest.importorskip("peak")
+    with peak.Peak() as seen:
+        one = torch.zeros(1000, device="meta")  # 4000 bytes
+        same = one.view(10, 100)[1:]
+        for _ in range(3):
+            torch.zeros(500, device="meta")  # freed at once
+        assert (seen.now, seen.most) == (4000, 6000)
+        del one
+        assert seen.now == 4000 and same.shape == (9, 100)
+        del same
+        assert (seen.now, seen.most) == (0, 6000)

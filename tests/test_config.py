@@ -176,6 +176,25 @@ def test_parts_of_a_batch_are_refused_where_it_is_normalised_over(raw):
     refused(raw, "translators.madan", "drn26", "training.translator.accumulate is 2")
 
 
+def test_a_runs_own_parts_are_checked_as_those_of_its_section(raw):
+    raw["segmenters"]["source-gta5"]["accumulate"] = 8
+    raw["translators"]["madan"]["accumulate"] = 2
+    assert config.resolve(raw)
+    raw["segmenters"]["source-gta5"]["accumulate"] = 9
+    refused(raw, "segmenters.source-gta5.accumulate is 9", "training.segmenter.batch, 8")
+    raw["segmenters"]["source-gta5"] |= {"accumulate": 2, "network": "drn26"}
+    refused(raw, "segmenters.source-gta5.accumulate is 2", "drn26", "set it to 1")
+    del raw["segmenters"]["source-gta5"]["accumulate"]
+    raw["translators"]["madan"]["accumulate"] = 3
+    refused(raw, "translators.madan.accumulate is 3", "training.translator.batch, 2")
+
+
+def test_parts_of_adda_are_refused(raw):
+    [name] = [n for n, run in raw["adaptations"].items() if run["method"] == "adda"][:1]
+    raw["adaptations"][name]["accumulate"] = 1
+    refused(raw, f"adaptations.{name}.accumulate is 1", "training.adaptation.batch")
+
+
 def test_runs_that_wait_for_each_other_are_refused(raw):
     raw["segmenters"]["source-gta5"] = {"train_on": ["cyclegan-gta5/gta5"]}
     raw["translators"]["cyclegan-gta5"] |= {

@@ -1,17 +1,22 @@
 """Plan: sums, chains and sizes by hand; what is tried is tried once and has a believable cost."""
 
+import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny
 from test_graph import make
 
-from madan import config
-from madan.pipeline import estimate
+from madan import config, devices
+from madan.pipeline import calibration, estimate, trials
 from madan.pipeline.artefacts import parse
+from madan.pipeline.calibration import Cost
 from madan.pipeline.estimate import Line
 from madan.pipeline.graph import Graph
+from madan.schema import Refusal
 
 
 @pytest.fixture
@@ -111,6 +116,129 @@ def test_an_artefact_of_other_settings_is_not_done(raw, graph, monkeypatch):
 class Costs(dict):
     def __missing__(self, key):
         return estimate.Cost(1, 1, 1, 1)
+
+
+def test_jobs_on_gpus_run_at_most_one_a_gpu(graph):
+    lines = seconds_each(graph)
+    on_gpu = [line for line in lines if isinstance(line.artefact, trials.ON_GPU)]
+    free = estimate.duration(graph, lines, 1000)
+    assert free < len(on_gpu) <= estimate.duration(graph, lines, 1000, 1)
+    two = estimate.duration(graph, lines, 1000, 2)
+    assert max(free, len(on_gpu) / 2) <= two < estimate.duration(graph, lines, 1000, 1)
+    assert estimate.duration(graph, lines, 1000, 1000) == free
+
+
+@pytest.fixture
+def pretend(graph, tmp_path, monkeypatch):
+    """Trials in real processes, of a function in the place of `calibration._cost`."""
+
+    def pretend(name, together=2):
+        (tmp_path / "pretended.py").write_text(PRETENDED)
+        monkeypatch.syspath_prepend(tmp_path)
+        pretended = importlib.import_module("pretended")
+        monkeypatch.setattr(calibration, "_try", getattr(pretended, name))
+        return calibration.tried(parse("segmenters/pooled"), together, 0.1)
+
+    return pretend
+
+
+PRETENDED = """
+import os, signal, time
+from madan.pipeline.calibration import NO_MEMORY, Cost
+
+def first(place):
+    return place.name == "0"
+
+def fine(artefact, seconds, place, barrier, answer, begun):
+    barrier.wait()
+    answer.send(Cost(1.0 + first(place), 2.0, 30, 4))
+
+def killed(artefact, seconds, place, barrier, answer, begun):
+    if first(place):
+        os.kill(os.getpid(), signal.SIGKILL)
+    barrier.wait()
+
+def dead(artefact, seconds, place, barrier, answer, begun):
+    if first(place):
+        os._exit(3)
+    barrier.wait()
+
+def full(artefact, seconds, place, barrier, answer, begun):
+    if first(place):
+        answer.send(NO_MEMORY)
+    barrier.wait()
+
+def wrong(artefact, seconds, place, barrier, answer, begun):
+    if first(place):
+        answer.send("ValueError: x")
+    barrier.wait()
+"""
+
+
+def test_costs_of_processes_are_averaged(pretend):
+    assert pretend("fine") == Cost(1.5, 2.0, 30, 4)
+
+
+@pytest.mark.parametrize("how", ["killed", "full"])
+def test_a_job_that_runs_out_of_memory_does_not_fit_and_holds_nobody_up(pretend, how):
+    assert not pretend(how).fits
+
+
+@pytest.mark.parametrize(("how", "reason"), [("dead", "exit code 3"), ("wrong", "ValueError: x")])
+def test_a_trial_that_ends_without_an_answer_or_wrongly_is_refused_at_once(pretend, how, reason):
+    with pytest.raises(Refusal, match=rf"segmenters/pooled.*could not be tried.*{reason}"):
+        pretend(how)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_too_little_memory_is_told_from_other_errors(error, monkeypatch):
+    sent = []
+
+    def raises(*_):
+        raise error
+
+    monkeypatch.setattr(calibration, "_cost", raises)
+    monkeypatch.setattr(calibration.startup, "begin", lambda: None)
+    answer = type("Answer", (), {"send": sent.append})
+    calibration._try(None, 0, None, None, answer, 0)
+    error = ValueError("other")
+    calibration._try(None, 0, None, None, answer, 0)
+    assert sent == [calibration.NO_MEMORY, "ValueError: other"]
+
+
+def test_what_does_not_fit_is_a_row_and_the_others_go_on(graph, monkeypatch, capsys):
+    """All but the translators fit; on two GPUs two trials of theirs run at a time."""
+    asked = {}
+
+    def tried(artefact, together, seconds):
+        asked[artefact.kind] = together
+        return Cost(1, 1, 1, 1, fits=artefact.kind != "translators")
+
+    monkeypatch.setattr(calibration, "tried", tried)
+    monkeypatch.setenv("MADAN_GPUS", "2")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    lines = estimate.lines(graph, ["miou"], 4, 0)
+    assert {line.artefact.kind for line in lines if not line.fits} == {"translators"}
+    assert asked["segmenters"] == asked["translators"] == asked["scores"] == 2
+    assert asked["miniature"] == asked["prepared"] == 4
+    estimate.show(graph, lines, 4)
+    shown = capsys.readouterr().out
+    assert re.search(r"translators/madan .*does not fit", shown)
+    assert re.search(r"segmenters/source-gta5 .*\d s", shown)
+    assert "jobs do not fit into memory and count as no time" in shown
+    [kept] = Path("state/plan").glob("*-4.json")
+    assert not any(key.startswith("translators") for key in json.loads(kept.read_text()))
+
+
+def test_a_trial_on_a_gpu_has_a_lease_of_its_own(graph, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, value in {"MADAN_GPUS": "2", "MADAN_ALLOW_CPU": "1"}.items():
+        monkeypatch.setenv(name, value)
+    taken = []
+    monkeypatch.setattr(devices, "lease", lambda count: taken.append(count))
+    trials.start(parse("segmenters/pooled"), graph.params)
+    trials.start(parse("prepared/synthia/train/1"), graph.params)
+    assert taken == [1]
 
 
 @pytest.mark.slow

@@ -289,7 +289,8 @@ def behind_jobs():
 # These are behind no job, and each is a command's own: it parses, asks, or shows.
 COMMANDS = {
     "cli", "startup", "status", "prediction", "publication", "pipeline.acceptance",
-    "pipeline.estimate", "pipeline.trials", "drafting", "pairing", "photos", "video",
+    "pipeline.estimate", "pipeline.calibration", "pipeline.trials", "pipeline.shares",
+    "drafting", "pairing", "photos", "video",
 }  # fmt: skip
 
 

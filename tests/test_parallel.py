@@ -344,7 +344,7 @@ def test_another_number_of_processes_than_were_started_is_refused(prepared):
 
 def test_a_command_waits_for_the_lease_of_another(prepared):
     shutil.rmtree(prepared.root / "state/miniature", ignore_errors=True)
-    pretend = {"MADAN_GPUS": "1"}
+    pretend = {"MADAN_GPUS": "1", "MADAN_ALLOW_CPU": "1"}
     held = devices.lease(1, prepared.root / devices.LEASES, dict(pretend))
     said = prepared.root / "waits"
     process = forked.start(

@@ -33,12 +33,13 @@ LEVELS = [
      "self_training", "evaluation"},
     {"verdicts", "budgets", "tables", "pages", "grids", "figures", "export", "prediction"},
     {"pipeline", "pipeline.artefacts", "pipeline.certificates", "pipeline.raw", "pipeline.code",
-     "pipeline.settings", "pipeline.edges", "pipeline.checks", "pipeline.outs"},
+     "pipeline.settings", "pipeline.edges", "pipeline.checks", "pipeline.outs",
+     "pipeline.shares"},
     {"pipeline.contents", "pipeline.graph", "stages"},
     {"pipeline.staleness", "pipeline.acceptance", "pipeline.publishing", "status",
      "publication"},
     {"pipeline.jobs", *(f"pipeline.jobs.{path.stem}" for path in PACKAGE.glob("pipeline/jobs/*"))},
-    {"pipeline.trials", "pipeline.estimate"},
+    {"pipeline.trials", "pipeline.calibration", "pipeline.estimate"},
     {"cli"},
 ]  # fmt: skip
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

@@ -141,6 +141,18 @@ def test_a_job_asks_for_what_params_say_of_its_rule_up_to_the_longest(world):
     assert "threads: 2" in job
 
 
+def test_a_run_asks_for_its_own_gpus_and_every_other_run_for_those_of_its_rule(world):
+    world.change("translators.madan.gpus", 3)
+    said = world.snakemake("-n", *(f"{RESULTS}/translators/{name}/seed0/certificate.json"
+                                   for name in ("madan", "cyclegan-gta5")))  # fmt: skip
+    jobs = [part for part in said.split("\nrule ") if part.startswith("translate:")]
+    asked = {
+        re.search(r"translator=([a-z0-9-]+)", job)[1]: re.search(r"\bgpu=(\d+)", job)[1]
+        for job in jobs
+    }
+    assert asked["madan"] == "3" and asked["cyclegan-gta5"] == "0"
+
+
 def test_every_rule_that_a_cluster_runs_asks_under_its_own_name_and_says_its_plan():
     for path in (PROJECT / "workflow/rules").glob("*.smk"):
         local = re.findall(r"^    (\w+),$", path.read_text(), re.MULTILINE)
@@ -148,7 +160,7 @@ def test_every_rule_that_a_cluster_runs_asks_under_its_own_name_and_says_its_pla
             name = rule.split(":")[0]
             if "shell:" not in rule:  # Only a name for its inputs: nothing runs.
                 continue
-            asks = f'threads: cpus("{name}")' in rule and f'**asks("{name}")' in rule
+            asks = f'threads: cpus("{name}")' in rule and f'**asks("{name}"' in rule
             assert asks != (name in local), name
             assert ".planned,\n" in rule, f"{name}: profiles/sbatch names jobs by their plan"
             assert ".rebuild,\n" in rule, f"{name}: what is out of date is not made anew"

@@ -1,42 +1,32 @@
 """Plan: will it fit? Time, memory and disk of all that tables need, from a short calibration.
 
 Every kind of job is tried for a few steps on noise of the right size, by as many processes at once
-as will run together; what it cost is kept for the same settings, code and device.
+as will run together; what it cost is kept for the same settings, code and device. Of jobs on GPUs
+there are as many at once as GPUs, each with its own. A job that needs more memory than there is
+gets a row that says so.
 """
 
-import contextlib
 import heapq
 import itertools
 import json
-import multiprocessing
 import platform
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from madan import config, layouts, startup, verify
+from madan import layouts, verify
 from madan.config import digest
 from madan.files import write_whole
-from madan.pipeline import artefacts, settings, trials
+from madan.pipeline import artefacts, calibration, settings, shares, trials
 from madan.pipeline.artefacts import Artefact
+from madan.pipeline.calibration import Cost
 from madan.pipeline.graph import Graph
 from madan.pipeline.staleness import Staleness
-from madan.schema import Params, Refusal, Translator
+from madan.schema import Params, Translator
 
 SINGLY = (*artefacts.Trained.__args__, artefacts.Stylised)  # A line each in the overview.
-
-
-class Cost(NamedTuple):
-    """Seconds until the first unit (step, image) is done, and of each; bytes of memory, weights."""
-
-    start: float
-    unit: float
-    memory: int
-    weights: int
 
 
 class Line(NamedTuple):
@@ -48,6 +38,7 @@ class Line(NamedTuple):
     seconds: float
     memory: int
     disk: int
+    fits: bool = True
 
 
 def lines(graph: Graph, tables: Sequence[str], together: int, seconds: float) -> list[Line]:
@@ -60,19 +51,27 @@ def lines(graph: Graph, tables: Sequence[str], together: int, seconds: float) ->
         took = cost.start + cost.unit * max(0, units - 1)
         disk = cost.weights or _bytes(artefact, graph.params)
         done = staleness.is_current(artefact)
-        found.append(Line(artefact, done, units, took, cost.memory, disk))
+        found.append(Line(artefact, done, units, took, cost.memory, disk, cost.fits))
     return found
 
 
-def duration(graph: Graph, found: Sequence[Line], together: int) -> float:
-    """Seconds until all is made by so many jobs at a time, the longest chain first."""
+def duration(graph: Graph, found: Sequence[Line], together: int, gpus: int = 0) -> float:
+    """Seconds until all is made by so many jobs at a time, the longest chain first.
+
+    Of jobs that compute with torch there are at most `gpus` at a time, where that is not 0.
+    """
     seconds = {line.artefact: line.seconds for line in found if not line.done}
     waiting = {a: {b for b in graph.inputs(a) if b in seconds} for a in seconds}
     now, running, order = 0.0, list[tuple[float, int, Artefact]](), itertools.count()
     while waiting or running:
         ready = [artefact for artefact, needed in waiting.items() if not needed]
         ready.sort(key=graph.priority, reverse=True)
-        for artefact in ready[: together - len(running)]:
+        free = gpus - sum(isinstance(job, trials.ON_GPU) for _, _, job in running)
+        for artefact in ready:
+            on_gpu = bool(gpus) and isinstance(artefact, trials.ON_GPU)
+            if len(running) == together or (on_gpu and not free):
+                continue
+            free -= on_gpu
             heapq.heappush(running, (now + seconds[artefact], next(order), artefact))
             del waiting[artefact]
         now, _, ended = heapq.heappop(running)
@@ -84,16 +83,27 @@ def duration(graph: Graph, found: Sequence[Line], together: int) -> float:
 def calibrate(
     graph: Graph, needed: Sequence[Artefact], together: int, seconds: float
 ) -> dict[str, Cost]:
-    """Cost of every kind of job, tried for so long by so many processes, or as tried before."""
-    kept = Path("state/plan", f"{_device()}-{together}.json")
+    """Cost of every kind of job, tried for so long by so many processes, or as tried before.
+
+    Of a job that does not fit nothing is kept, since other programs may have held the memory.
+    """
+    kept, places = Path("state/plan", f"{_device()}-{together}.json"), shares.gpu_places()
     known = json.loads(kept.read_text()) if kept.exists() else {}
+    misfits = dict[str, Cost]()
     for artefact in needed:
         alike = _alike(graph, artefact)
-        if alike not in known:
+        if alike not in known and alike not in misfits:
             print(f"trying {artefact}", flush=True)
-            known[alike] = _tried(artefact, together, seconds)
-            write_whole(kept, json.dumps(known))
-    return {alike: Cost(*cost) for alike, cost in known.items()}
+            on_gpu = bool(places) and isinstance(artefact, trials.ON_GPU)
+            cost = calibration.tried(
+                artefact, min(together, places) if on_gpu else together, seconds
+            )
+            if cost.fits:
+                known[alike] = cost[:-1]  # All that is kept fits.
+                write_whole(kept, json.dumps(known))
+            else:
+                misfits[alike] = cost
+    return {alike: Cost(*cost) for alike, cost in known.items()} | misfits
 
 
 def _device() -> str:
@@ -159,60 +169,6 @@ def _without_steps(section: Any) -> Any:
     return (
         {k: v for k, v in section.items() if k != "steps"} if isinstance(section, dict) else section
     )
-
-
-def _tried(artefact: Artefact, together: int, seconds: float) -> Cost:
-    """Mean cost of so many processes that try the same job at once."""
-    context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(together), context.Queue()
-    words = artefact, seconds, barrier, answers, time.time()
-    workers = [context.Process(target=_try, args=words) for _ in range(together)]
-    for worker in workers:
-        worker.start()
-    found = [answers.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    broken = [each for each in found if isinstance(each, str)]
-    if broken:
-        raise Refusal(f"{artefact} could not be tried: {broken[0]}")
-    start, unit, memory, weights = (sum(column) / together for column in zip(*found, strict=True))
-    return Cost(start, unit, int(memory), int(weights))
-
-
-def _try(artefact: Artefact, seconds: float, barrier: Any, answers: Any, begun: float) -> None:
-    """In a process of its own: do a job's units for a while and tell what they cost."""
-    startup.begin()
-    try:
-        graph = Graph(config.load())
-        graph.planned(artefact)  # Every command computes it.
-        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
-            trials.start(artefact, graph.params)
-            trial = trials.trial(artefact, graph.params, Path(scratch))
-            trial.do(trial.units[0])
-            first, done = time.time() - begun, 0
-            barrier.wait()
-            started = time.monotonic()
-            for unit in trial.units:
-                trial.do(unit)
-                done += trial.at_once
-                if time.monotonic() - started > seconds:
-                    break
-            each = (time.monotonic() - started) / done
-        answers.put(Cost(first, each, _peak(), trial.weights))
-    except Exception as error:
-        barrier.abort()
-        answers.put(f"{type(error).__name__}: {error}")
-
-
-def _peak() -> int:
-    """Most bytes that this process has held: on the GPU if it used one, else in memory."""
-    if "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_available() and torch.cuda.max_memory_reserved():
-            return torch.cuda.max_memory_reserved()
-    said = Path("/proc/self/status").read_text()
-    return int(said.split("VmHWM:")[1].split()[0]) * 1024
 
 
 @singledispatch
@@ -300,17 +256,27 @@ def show(graph: Graph, found: Sequence[Line], jobs: int) -> None:
         table.add_row(
             group, f"{len(of_group) - len(open_ones)}/{len(of_group)}", str(len(open_ones)),
             str(sum(line.units for line in open_ones)),
-            _time(sum(line.seconds for line in open_ones)),
+            _time(sum(line.seconds for line in open_ones))
+            if all(line.fits for line in open_ones)
+            else "does not fit",
             _size(max(line.memory for line in of_group)),
             _size(sum(line.disk for line in of_group)),
         )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(table, highlight=False)
-    left = [line for line in found if not line.done]
+    left, places = [line for line in found if not line.done], shares.gpu_places()
     print(f"all of it: {_time(sum(line.seconds for line in left))} of work, ", end="")
     print(f"{_size(sum(line.disk for line in found))} of disk")
     for many in dict.fromkeys((jobs, 1, 2, 4, 8)):
-        print(f"{many} at a time: {_time(duration(graph, found, many))}")
+        print(f"{many} at a time: {_time(duration(graph, found, many, places))}")
+    if places:
+        print(f"Of jobs on GPUs there are at most {places} at a time.")
+    if misfits := [str(line.artefact) for line in left if not line.fits]:
+        print(
+            f"{len(misfits)} jobs do not fit into memory and count as no time: "
+            f"{', '.join(misfits)}. docs/cluster.md says what each method needs and how "
+            "`accumulate` lowers it."
+        )
     print(
         f"Times are of {jobs} at a time on this machine; more of them are taken not to slow down."
     )

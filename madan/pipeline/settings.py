@@ -13,6 +13,7 @@ from madan.runs import needs
 from madan.schema import Adaptation, Params, Segmenter, Translator
 
 MEMORY = Path("state/released")
+OWN = {"steps", "accumulate", "gpus"}  # Of a run, else its section's: what holds stands there.
 
 
 @singledispatch
@@ -81,7 +82,7 @@ def _(artefact: artefacts.Trained, params: Params) -> dict[str, Any]:
         training["class_weights"] = params.training.segmenter.model_dump()["class_weights"]
     return {
         "seed": artefact.seed,
-        "run": run.model_dump(exclude={"steps"}),
+        "run": run.model_dump(exclude=OWN),
         "training": training,
         "networks": _sizes(_networks(artefact, run, params), params),
     }
@@ -116,11 +117,16 @@ def steps(artefact: artefacts.Trained, params: Params) -> int:
     return run.steps or (training.adaptation if after else training.segmenter).steps
 
 
+def gpus(artefact: artefacts.Trained, params: Params) -> int:
+    """Return how many GPUs a training run asks for: its own number, or that of its rule."""
+    needed, own = params.resources, params.run(artefact.kind, artefact.run).gpus
+    asked = {"translators": needed.translate, "segmenters": needed.segment}
+    return asked.get(artefact.kind, needed.adapt).gpus if own is None else own
+
+
 def processes(artefact: artefacts.Trained, params: Params) -> int:
     """Return how many processes train a run together: one for each GPU, at least one."""
-    needed = params.resources
-    asked = {"translators": needed.translate, "segmenters": needed.segment}
-    return max(1, asked.get(artefact.kind, needed.adapt).gpus)
+    return max(1, gpus(artefact, params))
 
 
 def with_processes(found: Mapping[str, Any], count: int) -> dict[str, Any]:
@@ -155,10 +161,9 @@ def _schedules(
     training, own = params.training, {"steps": steps(artefact, params)}
     if isinstance(run, Translator):
         unread = {"stylise_precision"} | (set() if run.cag else {"cag"})
-        return {"translator": training.translator.model_dump(exclude=unread) | own}
-    section = {
-        "segmenter": params.learning(params.architecture(artefact.address)).model_dump() | own
-    }
+        return {"translator": params.translating(run).model_dump(exclude=unread) | own}
+    kind = params.architecture(artefact.address)
+    section = {"segmenter": params.learning(kind, run).model_dump() | own}
     if isinstance(run, Segmenter):
         return section
     if run.method == "adda":

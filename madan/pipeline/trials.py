@@ -15,6 +15,8 @@ from madan.pipeline import artefacts, settings
 from madan.pipeline.artefacts import Artefact
 from madan.schema import Dataset, Params
 
+ON_GPU = (*artefacts.Trained.__args__, artefacts.Stylised, artefacts.Score)
+
 
 class Trial(NamedTuple):
     """How to do a unit, the units to try, the units done at once, and the bytes of weights."""
@@ -58,11 +60,11 @@ class Noise:
 
 
 def start(artefact: Artefact, params: Params) -> None:
-    """Fix threads and seed of a trial that computes with torch."""
-    if isinstance(artefact, artefacts.Trained | artefacts.Stylised | artefacts.Score):
-        from madan import training
+    """Lease a GPU for a trial that computes with torch, if there is any; fix threads and seed."""
+    if isinstance(artefact, ON_GPU):
+        from madan.pipeline.jobs import inputs
 
-        training.begin(artefact.seed, params.training.threads)
+        inputs.start_process(params.training.threads, artefact.seed)
 
 
 @singledispatch

@@ -12,7 +12,8 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, package_path)))
 from madan.config import load
 from madan.files import hold
 from madan.layouts import wanted
-from madan.pipeline import artefacts, checks, publishing, staleness
+from madan.pipeline import artefacts, checks, publishing, shares, staleness
+from madan.pipeline import settings as run_settings
 from madan.pipeline.graph import Graph
 from madan.schema import Refusal
 
@@ -43,6 +44,10 @@ THREADS = max(
     GRAPH.params.training.threads,
     total_cores() // len(os.sched_getaffinity(0)),
 )
+# What there is of this machine; profiles/default limits the shares that jobs take of it.
+MEMORY_MB, GPU_PLACES = shares.memory_mb(), shares.gpu_places()
+RUNS = {"translate": "translators", "segment": "segmenters", "adapt": "adaptations"}
+ON_GPU = "translate stylise segment adapt evaluate release predictions".split()
 
 
 HELD = []  # An open file keeps its lock.
@@ -61,15 +66,31 @@ def cpus(rule):
     return getattr(GRAPH.params.resources, rule).cpus or THREADS
 
 
-def asks(rule):
+def asks(rule, run=None):
+    """Resources of a rule's jobs; those of a training run have the GPUs of the run."""
     wanted = GRAPH.params.resources
     need, longest, gres = getattr(wanted, rule), wanted.longest, wanted.gres
+    runs = getattr(GRAPH.params, RUNS.get(rule, ""), {})
 
     def runtime(wildcards, attempt):
         return min(need.minutes * attempt, longest or need.minutes * attempt)
 
-    gpus = {"gres": f"{gres}:{need.gpus}"} if gres and need.gpus else {"gpu": need.gpus}
-    return {"mem_mb": need.mem_mb, "runtime": runtime, **gpus}
+    def gpus(wildcards):
+        return (
+            run_settings.gpus(run.artefact(wildcards), GRAPH.params)
+            if run
+            else need.gpus
+        )
+
+    def gpus_of_machine(wildcards):
+        return shares.gpu_share(gpus(wildcards), GPU_PLACES)
+
+    asked = {"gpu": gpus}
+    if gres and (need.gpus or any(each.gpus for each in runs.values())):
+        asked = {"gres": lambda wildcards: f"{gres}:{gpus(wildcards)}"}
+    asked["memory_share"] = shares.memory_share(need.mem_mb, MEMORY_MB)
+    asked["gpu_share"] = gpus_of_machine if rule in ON_GPU else 0
+    return {"mem_mb": need.mem_mb, "runtime": runtime, **asked}
 
 
 class Made:

@@ -24,7 +24,7 @@ rule translate:
     priority: TRANSLATOR.priority
     threads: cpus("translate")
     resources:
-        **asks("translate"),
+        **asks("translate", TRANSLATOR),
     params:
         planned=TRANSLATOR.planned,
     shell:

@@ -41,7 +41,7 @@ rule segment:
     priority: SEGMENTER.priority
     threads: cpus("segment")
     resources:
-        **asks("segment"),
+        **asks("segment", SEGMENTER),
     params:
         planned=SEGMENTER.planned,
     shell:
@@ -69,7 +69,7 @@ rule adapt:
     priority: ADAPTATION.priority
     threads: cpus("adapt")
     resources:
-        **asks("adapt"),
+        **asks("adapt", ADAPTATION),
     params:
         planned=ADAPTATION.planned,
     shell:

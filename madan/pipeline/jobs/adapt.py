@@ -33,8 +33,9 @@ def adapt(
         target=inputs.image_set(job.graph, name, shards),
         net=net,
     )
+    precision = "fp32" if after else made.task.settings.precision
     check = made.check if isinstance(made, adaptation.Adda) else None
-    training_run.train(job, made, loop, {"F": net}, check=check)
+    training_run.train(job, made, loop, {"F": net}, precision, check=check)
 
 
 def method(

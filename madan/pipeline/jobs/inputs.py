@@ -15,18 +15,21 @@ from madan.pipeline.graph import Graph
 from madan.schema import Refusal
 
 
-def start_process(threads: int, seed: int, processes: int = 1) -> None:
+def start_process(threads: int, seed: int, processes: int = 1, gpus: int = 0) -> None:
     """Lease a GPU if there is any, and fix threads and seed; several processes are started here.
 
-    Refusal if another number of processes was started than `processes` says.
+    `gpus` is the number that params.yaml asks for. Refusal if torch cannot use a GPU that is there
+    or asked for, or if another number of processes was started than `processes` says.
     """
     started = parallel.expected()
     if started > 1 and processes not in (0, 1, started):
         raise Refusal(f"--processes is {processes}, but {started} processes were started.")
     if started == 1:  # Otherwise whoever started the processes gave them their GPUs.
         leased = devices.lease(max(1, processes))
-        if processes > 1:
-            sys.exit(parallel.launch(processes, leased.gpus, leased.locks))
+    # Only now: asking torch starts CUDA, which then no longer reads what the lease has set.
+    devices.require_cuda(gpus)
+    if started == 1 and processes > 1:
+        sys.exit(parallel.launch(processes, leased.gpus, leased.locks))
     training.begin(seed, threads)
 
 

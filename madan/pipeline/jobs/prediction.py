@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from madan import checkpoints, training
+from madan import checkpoints, devices, training
 from madan.pipeline.artefacts import Predictions, Score
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
@@ -18,7 +18,10 @@ def opened(
     """
     params, artefact = job.params, job.artefact
     [[trained]], [shards] = segmenter.values(), images.values()
-    inputs.start_process(params.training.threads, artefact.seed)
+    need = (
+        params.resources.evaluate if isinstance(artefact, Score) else params.resources.predictions
+    )
+    inputs.start_process(params.training.threads, artefact.seed, gpus=need.gpus)
     labelled = isinstance(artefact, Score)
     shown = inputs.image_set(job.graph, artefact.domain, shards, labelled, listed=True)
     sizes = sorted({"x".join(map(str, shown.size(k))) for k in range(len(shown))})
@@ -36,4 +39,6 @@ def opened(
         "torch": metadata["torch"],
         "precision": training.resolved(params.training.segmenter.precision),
     }
+    if gpu := devices.describe():
+        protocol["gpu"] = gpu
     return inputs.segmenter(job.graph, trained), shown, protocol

@@ -18,7 +18,7 @@ def segment(
 ) -> None:
     """Train F on the sets of a run, from the segmenter in `start` if there is any."""
     artefact, run = job.artefact, job.params.segmenters[job.artefact.run]
-    schedule = job.params.learning(run.network)
+    schedule = job.params.learning(run.network, run)
     loop = training_run.start(job, processes, schedule.batch)
     net = inputs.starting_segmenter(job.graph, artefact.address, start)
     sets = inputs.training_sets(job.graph, run.train_on, images, stylised)
@@ -30,5 +30,6 @@ def method(
     params: Params, artefact: Segmenter, *, sets: Sequence[TrainingSet], net: Any
 ) -> Supervised:
     """Build the method of a run from its labelled sets and its segmenter."""
-    schedule = params.learning(params.segmenters[artefact.run].network)
+    run = params.segmenters[artefact.run]
+    schedule = params.learning(run.network, run)
     return Supervised(net, sets, schedule, settings.steps(artefact, params), artefact.seed)

@@ -1,13 +1,16 @@
 """What the three training jobs share: threads and seed, the loop, the weights that it leaves."""
 
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from madan import checkpoints, parallel, states, training
+import torch
+
+from madan import checkpoints, devices, parallel, states, training
 from madan.files import flush
 from madan.pipeline import settings
 from madan.pipeline.artefacts import Trained
@@ -24,7 +27,8 @@ def start(job: Job[Trained], processes: int | None, images: int) -> training.Run
     params, artefact = job.params, job.artefact
     usual = settings.processes(artefact, params)
     wanted = usual if processes is None else processes
-    inputs.start_process(params.training.threads, artefact.seed, wanted)
+    gpus = settings.gpus(artefact, params)
+    inputs.start_process(params.training.threads, artefact.seed, wanted, gpus)
     if parallel.size() != usual and parallel.rank() == 0:
         print(
             f"{artefact} is trained by {parallel.size()} processes, which give other bits than "
@@ -54,8 +58,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train, publish weights and log, and remove the states that were saved meanwhile.
 
-    After the steps of `run.keep` the modules `kept` are saved, too. Of generators and in
-    adaptation bf16 loses too much, so their precision is fp32.
+    After the steps of `run.keep` the modules `kept` are saved, too. `precision` is what the forward
+    pass is computed in: fp32 for generators and ADDA, of which bf16 loses too much.
     """
     metadata = {
         "settings": run.settings,
@@ -65,11 +69,14 @@ def train(
         "processes": parallel.size(),
         "precision": training.resolved(precision),
     }
+    if gpu := devices.describe():
+        metadata["gpu"] = gpu
     if parallel.rank():  # Of several processes, the first publishes.
-        training.fit(method, run, Path(os.devnull))
+        with _enough_memory(job.artefact, run):
+            training.fit(method, run, Path(os.devnull))
         return
     # A process that is asked to leave after the last step finishes instead of losing steps.
-    with training.signals(), job.publish() as out:
+    with _enough_memory(job.artefact, run), training.signals(), job.publish() as out:
         training.fit(method, run, out / "log.csv", lambda done: _keep(run, done, kept, metadata))
         if check:
             check()
@@ -78,6 +85,44 @@ def train(
             shutil.copy(_kept(run, step), out / f"weights-step{step}.safetensors")
     flush(job.folder(job.artefact))
     training.forget(run)
+
+
+@contextlib.contextmanager
+def _enough_memory(artefact: Trained, run: training.Run) -> Iterator[None]:
+    """Turn the end of a GPU's memory into a sentence that names the setting to change."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise Refusal(
+            f"{run.title} needs more memory than the GPU has ({reason}); "
+            f"{smaller(artefact, run.settings['training'], parallel.size())}. "
+            f"The last saved state, if any, is kept in {run.state}."
+        ) from None
+
+
+def smaller(artefact: Trained, schedules: Mapping[str, Any], processes: int) -> str:
+    """Say which setting lowers the memory of a training step, and to what value.
+
+    `schedules` is the `training` part of a run's settings. More parts of a batch (`accumulate`)
+    take less memory, as long as each process has an image for every part.
+    """
+    section = next((name for name in ("translator", "segmenter") if name in schedules), None)
+    if section is None:  # ADDA, which takes a batch as a whole
+        return "make training.adaptation.batch or training.adaptation.crop smaller in params.yaml"
+    parts, share = schedules[section]["accumulate"], schedules[section]["batch"] // processes
+    more = [n for n in range(parts + 1, share + 1) if share % n == 0]
+    if not more:
+        return (
+            f"accumulate is {parts} and each part has one image already: make "
+            f"training.{section}.crop smaller in params.yaml, or use a GPU with more memory"
+        )
+    then = f" (if that is not enough: {', '.join(map(str, more[1:]))})" if more[1:] else ""
+    images = share // more[0]
+    return (
+        f"set {artefact.kind}.{artefact.run}.accumulate: {more[0]} in params.yaml{then}: a step "
+        f"then takes its batch in {more[0]} parts of {images} image{'s' * (images > 1)} each"
+    )
 
 
 def _kept(run: training.Run, step: int) -> Path:

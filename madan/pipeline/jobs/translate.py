@@ -54,7 +54,7 @@ def method(
         weights = segmentation.class_weights(list(sources.values()), params.training.segmenter)
     return Method(
         params.translators[artefact.run],
-        params.training.translator,
+        params.translating(params.translators[artefact.run]),
         params.networks,
         sources,
         target,
