@@ -290,6 +290,7 @@ def behind_jobs():
 COMMANDS = {
     "cli", "startup", "status", "prediction", "publication", "pipeline.acceptance",
     "pipeline.estimate", "pipeline.calibration", "pipeline.trials", "pipeline.shares",
+    "pipeline.outs",
     "drafting", "pairing", "photos", "video",
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ def digest_of(domain: str, looks) -> str:
 
 
 @pytest.mark.parametrize(
-    ("domain", "certificate.json"),
+    ("domain", "digest"),
     [
         ("gta5", "280c4d038b1c9ed5"),
         ("synthia", "79a25b4fc14d74cf"),

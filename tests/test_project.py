@@ -212,7 +212,7 @@ def test_dvc_versions_every_place_where_results_lie(raw):
 
 def test_the_folders_among_dvcs_outputs_are_those_that_its_first_command_makes(raw):
     stage = YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"]["pipeline"]
-    assert stage["cmd"][0] == "python -m madan.pipeline.outs"
+    assert "python -m madan.pipeline.outs" in stage["cmd"]
     named = [Path(next(iter(out)).replace("${scale}", "miniature")) for out in stage["outs"]]
     assert {path for path in named if not path.suffix} == set(outs.folders(config.resolve(raw)))
 

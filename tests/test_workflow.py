@@ -359,7 +359,7 @@ def test_missing_datasets_are_all_named_before_anything_that_needs_them_runs(wor
     [
         ("results/paper/released/vgg16/certificate.json", {VGG16}),
         ("data/verified/paper/synthia/train/certificate.json", {"data/raw/synthia"}),
-        ("results/paper/segmenters/source-gta5/seed0/log.csv", {"data/raw/gta5", VGG16}),
+        ("results/paper/segmenters/source-gta5/seed0/certificate.json", {"data/raw/gta5", VGG16}),
         ("finished", set()),
     ],
 )
