@@ -49,7 +49,7 @@ def test_a_fresh_clone_pulls_from_s3_and_both_doors_do_nothing(pushed, tmp_path)
     clone.dvc("pull")
     assert "Nothing to be done" in clone.snakemake("-n")
     said = clone.dvc("repro")
-    assert "Stage 'pipeline' didn't change, skipping" in said and not ran(said)
+    assert not ran(said)
     for name in ("results/miou.csv", f"{RUN}/weights.safetensors"):
         assert (clone.root / name).read_bytes() == (pushed.root / name).read_bytes()
     assert not clone.run("git", "status", "--porcelain").stdout

@@ -18,9 +18,9 @@ def test_results_of_other_settings_that_dvc_was_told_to_believe_are_made_anew(
     repository.dvc("commit", "--force")
     for words in (("repro",), ("repro", "pipeline")):
         repository.dvc("commit", "--force")
-        said = repository.dvc(*words)
+        repository.dvc(*words)
         assert stale(repository, monkeypatch) == []
-    assert NOTHING in said
+    assert NOTHING in repository.snakemake("-n")
 
 
 def test_a_table_that_was_edited_by_hand_is_made_anew_by_either_door(repository, monkeypatch):

@@ -19,7 +19,7 @@ OPTIONS = [
     ["--persistence-backend", "db"],
     ["--rerun-triggers", "params"],
     ["--rerun-triggers", "code", "input"],
-    ["--workflow-profile", "none"],
+    ["--workflow-profile", "none", "--cores", "2"],
     ["--forcerun", "segment"],
     ["--forcerun", "verify"],
     ["--max-checksum-file-size", "0"],

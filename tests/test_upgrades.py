@@ -47,7 +47,7 @@ def test_snakemake_still_has_what_the_exceptions_change():
 
 
 def test_snakemake_still_says_what_it_is_asked_for():
-    import snakemake.cli
+    import snakemake.cli  # noqa: F401  # Imported first, or the next import is circular.
     from snakemake.workflow import Workflow
 
     for name in ("dag_settings", "default_target", "get_rule", "is_rule"):
