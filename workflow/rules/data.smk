@@ -4,12 +4,6 @@ VERIFIED = Made("verified/{domain}/{split}")
 PREPARED = Made("prepared/{domain}/{split}/{shard}")
 
 
-def raw(wildcards):
-    return stop_if_absent(wildcards.domain, absent_datasets) or VERIFIED.role("raw")(
-        wildcards
-    )
-
-
 rule miniature:
     """Draw a domain of the miniature world in its native layout."""
     input:
@@ -34,7 +28,7 @@ rule verify:
     """Look at every pair of a split and list what is usable."""
     input:
         rebuild=VERIFIED.rebuild,
-        raw=raw,
+        raw=VERIFIED.raw,
     output:
         update("data/verified/{scale}/{domain}/{split}/certificate.json"),
     log:

@@ -124,6 +124,15 @@ class Made:
 
         return paths
 
+    def raw(self, wildcards):
+        """The drawn images of a domain; of a real one nothing, but it must be there."""
+        absent = stop_if_absent(wildcards.domain, absent_datasets)
+        return absent or self.role("raw")(wildcards)
+
+    def absent(self, wildcards):
+        """Nothing, but the file of released weights must be there."""
+        return stop_if_absent(wildcards.imported, absent_weights)
+
     def planned(self, wildcards):
         return GRAPH.planned(self.artefact(wildcards))
 
@@ -176,3 +185,20 @@ def stop_if_absent(name, absent):
         + "\n  ".join(lines)
         + "\n(docs/data.md has more; `scale: miniature` needs no download.)"
     )
+
+
+CATEGORIES = {
+    "heatmap": "Tables",
+    "translation": "Translation",
+    "training": "Training",
+    "discriminators": "Training",
+    "shares": "Data",
+}
+
+
+def shows(wildcards):
+    return GRAPH.params.figures[wildcards.figure].shows
+
+
+def category(wildcards):
+    return CATEGORIES.get(shows(wildcards), "Segmentation")

@@ -3,21 +3,6 @@ SCORE = Made("scores/{kind}/{run}/{domain}/{split}")
 MIOU = Made("tables/miou")
 TABLE = Made("tables/{table}")
 FIGURE = Made("figures/{figure}")
-CATEGORIES = {
-    "heatmap": "Tables",
-    "translation": "Translation",
-    "training": "Training",
-    "discriminators": "Training",
-    "shares": "Data",
-}
-
-
-def shows(wildcards):
-    return GRAPH.params.figures[wildcards.figure].shows
-
-
-def category(wildcards):
-    return CATEGORIES.get(shows(wildcards), "Segmentation")
 
 
 # These take seconds each: not worth a place in a cluster's queue.

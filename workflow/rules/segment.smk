@@ -8,7 +8,7 @@ rule import_weights:
     """Turn weights that others published into safetensors."""
     input:
         rebuild=IMPORTED.rebuild,
-        absent=lambda wildcards: stop_if_absent(wildcards.imported, absent_weights),
+        absent=IMPORTED.absent,
     output:
         update("results/{scale}/released/{imported}/certificate.json"),
     log:

@@ -15,7 +15,7 @@ def requested_files():
     # variable of the documented language gives them: `snakemake --help`, targets.)
     targets = workflow.dag_settings.targets or [workflow.default_target]
     files = [os.path.relpath(target) for target in targets]
-    for rule in map(workflow.get_rule, filter(workflow.is_rule, targets)):
-        named = (*rule.input, *rule.output)
+    for each in map(workflow.get_rule, filter(workflow.is_rule, targets)):
+        named = (*each.input, *each.output)
         files += [str(file) for file in named if not callable(file)]
     return map(Path, files)
