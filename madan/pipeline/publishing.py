@@ -163,7 +163,6 @@ def write_rebuild(staleness: Staleness) -> dict[Artefact, Reason]:
     If there are any, the file is newer than them and has another content each time.
     """
     found = outdated(staleness)
-    order_times(staleness)
     if found or read_rebuild() or not REBUILD.exists():
         names = [str(artefact) for artefact in found]
         stored = {"planned": time.time_ns(), "outdated": names}
