@@ -48,13 +48,6 @@ def not_in_the_future(path: Path) -> None:
             os.utime(path)
 
 
-def not_older(path: Path, moment: int) -> None:
-    """Set the time of a file to a moment, in ns, if it is older."""
-    with contextlib.suppress(OSError):
-        if path.stat().st_mtime_ns < moment:
-            os.utime(path, ns=(moment, moment))
-
-
 def flush(folder: Path) -> None:
     """Write a folder, its files and its name to the disk before returning."""
     for path in [*folder.rglob("*"), folder, folder.parent]:

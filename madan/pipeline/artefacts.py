@@ -47,10 +47,6 @@ class Artefact:
         """The file that says what the artefact is and how it was made."""
         return self.folder(params) / "certificate.json"
 
-    def shown(self, params: Params) -> list[Path]:
-        """The files that the rule of the artefact names beside the certificate."""
-        return []
-
     def files(self, params: Params) -> list[Path]:
         """The files that the certificate counts, as far as they exist."""
         found = sorted(path for path in self.folder(params).rglob("*") if path.is_file())
@@ -217,10 +213,6 @@ class Figure(Artefact):
     figure: str
     kind: ClassVar[str] = "figures"
 
-    def shown(self, params: Params) -> list[Path]:
-        """Return the picture in both formats."""
-        return [self.folder(params) / f"figure.{end}" for end in ("png", "pdf")]
-
 
 @dataclass(frozen=True)
 class Table(Artefact):
@@ -251,10 +243,6 @@ class Table(Artefact):
     def certificate(self, params: Params) -> Path:
         """Return the path of the certificate."""
         return self.csv.with_suffix(".certificate.json")
-
-    def shown(self, params: Params) -> list[Path]:
-        """Return all files of the table."""
-        return list(self.pages.values())
 
     def files(self, params: Params) -> list[Path]:
         """Return the files of the table that exist."""

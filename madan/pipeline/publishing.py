@@ -14,7 +14,6 @@ from madan.files import (
     digest_files,
     locked,
     not_in_the_future,
-    not_older,
     real_place,
     replace_folder,
     write_whole,
@@ -163,26 +162,13 @@ def write_rebuild(staleness: Staleness) -> dict[Artefact, Reason]:
     If there are any, the file is newer than them and has another content each time.
     """
     found = outdated(staleness)
+    for artefact in on_disk(staleness.graph):
+        not_in_the_future(staleness.graph.certificate(artefact))
     if found or read_rebuild() or not REBUILD.exists():
         names = [str(artefact) for artefact in found]
         stored = {"planned": time.time_ns(), "outdated": names}
         write_whole(REBUILD, json.dumps(stored, indent=1) + "\n")
     return found
-
-
-def order_times(staleness: Staleness) -> None:
-    """Make no current artefact look older than what it was made from.
-
-    Snakemake compares times, which a checkout, a copy or a wrong clock leaves in any order.
-    """
-    graph = staleness.graph
-    for artefact in on_disk(graph):
-        not_in_the_future(graph.certificate(artefact))
-        if staleness.is_current(artefact):
-            inputs = [graph.certificate(other) for other in graph.inputs(artefact)]
-            newest = max((path.stat().st_mtime_ns for path in inputs), default=0)
-            for path in (graph.certificate(artefact), *artefact.shown(graph.params)):
-                not_older(path, newest)
 
 
 def read_rebuild() -> list[str]:

@@ -117,9 +117,12 @@ class Made:
         """The certificates of the inputs that play a role."""
 
         def paths(wildcards):
-            inputs = GRAPH.roles(self.artefact(wildcards))[name].values()
-            return list(
-                dict.fromkeys(certificates(m for named in inputs for m in named))
+            made = self.artefact(wildcards)
+            inputs = GRAPH.roles(made)[name].values()
+            found = dict.fromkeys(certificates(m for named in inputs for m in named))
+            # Times count for nothing that is current. What is not must follow its inputs.
+            return (
+                list(map(ancient, found)) if STALENESS.is_current(made) else list(found)
             )
 
         return paths
