@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import NOTHING, ran, stale
+from conftest import ran, stale
 from test_dvc import RESULTS, Running
 
 pytestmark = pytest.mark.slow
@@ -90,7 +90,7 @@ def test_what_killed_jobs_leave_beside_results_is_no_part_of_them(repository):
         (folder / name).mkdir()
         (folder / name / "half").touch()
     assert "changed outs" not in repository.dvc("status")
-    assert NOTHING in repository.dvc("repro")
+    assert not ran(repository.dvc("repro"))
     assert (repository.root / "dvc.lock").read_text() == lock
     assert not repository.run("git", "status", "--porcelain").stdout
 

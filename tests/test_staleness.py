@@ -9,7 +9,7 @@ from conftest import tiny
 from test_graph import make
 
 from madan import config
-from madan.pipeline import acceptance, certificates, staleness
+from madan.pipeline import acceptance, artefacts, certificates, staleness
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.pipeline.publishing import Job, open_job, read_rebuild, verify, write_rebuild
@@ -57,6 +57,19 @@ def test_everything_that_can_be_made_can_be_found_on_disk(graph):
     assert set(staleness.on_disk(graph)) == set(graph.everything())
 
 
+def test_files_without_a_certificate_are_out_of_date_and_say_so(graph):
+    for artefact in graph.everything():
+        path = graph.certificate(artefact)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = isinstance(artefact, artefacts.Table)
+        (artefact.csv if table else path.with_name("file")).touch()
+    found = staleness.outdated(Staleness(graph))
+    assert set(found) == set(graph.everything())
+    for artefact in found:
+        own = Staleness(graph).own_reason(artefact)
+        assert own.text == f"{graph.certificate(artefact)} is missing"
+
+
 def test_what_was_just_made_is_current_whatever_its_times(graph):
     for number, artefact in enumerate(graph.ancestry([RUN])):
         os.utime(graph.certificate(artefact), (2e9 - number, 2e9 - number))
@@ -66,7 +79,7 @@ def test_what_was_just_made_is_current_whatever_its_times(graph):
 @pytest.mark.parametrize(
     ("change", "why", "text"),
     [
-        (lambda g: g.certificate(RUN).unlink(), "missing", "not made yet"),
+        (lambda g: g.certificate(RUN).unlink(), "missing", "is missing"),
         (lambda g: g.certificate(RUN).write_text("torn {"), "missing", "cannot be read"),
         (lambda g: (g.folder(RUN) / "file").unlink(), "files", "0 files are in .*1 were made"),
         (lambda g: (g.folder(RUN) / "more").touch(), "files", "2 files are in .*1 were made"),
@@ -170,7 +183,7 @@ def test_a_job_whose_plan_is_another_is_refused(graph, raw):
 
 def test_a_job_whose_inputs_are_missing_is_refused_with_the_command_that_makes_them(graph, raw):
     graph.certificate(SHARD).unlink()
-    with pytest.raises(Refusal, match="not made yet. Make it: snakemake data/prepared"):
+    with pytest.raises(Refusal, match="is missing. Make it: snakemake data/prepared"):
         job(graph, raw, RUN)
 
 

@@ -263,14 +263,16 @@ KINDS: dict[str, Any] = {
 
 
 def on_disk(params: Params) -> list[Artefact]:
-    """Return what the certificates that exist are of, by where they lie."""
-    tables = [table.certificate(params) for table in map(Table, params.tables)]
-    paths = [path for path in tables if path.exists()]
+    """Return the artefacts that have a certificate, or files without one."""
+    tables = [Table(name) for name in params.tables]
+    found = [each for each in tables if each.certificate(params).exists() or each.files(params)]
     for made in KINDS.values():
         if made is not Table:
-            paths += sorted(made.root(params).glob("*/" * _depth(made) + "certificate.json"))
-    found = [artefact for path in paths if (artefact := at(path, params))]
-    return [artefact for artefact in found if artefact.certificate(params).exists()]
+            for folder in sorted(made.root(params).glob("*/" * _depth(made))):
+                artefact = at(folder / "certificate.json", params)
+                if artefact and artefact.folder(params) == folder and any(folder.iterdir()):
+                    found.append(artefact)
+    return found
 
 
 def at(path: Path, params: Params) -> Artefact | None:

@@ -56,8 +56,10 @@ class Staleness:
         graph, path = self.graph, self.graph.certificate(artefact)
         certificate = read(path)
         if certificate is None:
-            damaged = path.exists()
-            return Reason("missing", f"{path} cannot be read" if damaged else "it is not made yet")
+            if path.exists():
+                return Reason("missing", f"{path} cannot be read")
+            without = bool(artefact.files(graph.params))
+            return Reason("missing", f"{path} is missing" if without else "it is not made yet")
         if certificate.artefact != str(artefact):
             return Reason("files", f"{path} is the certificate of {certificate.artefact}")
         settings = graph.settings(artefact)
@@ -104,7 +106,7 @@ def input_contents(graph: Graph, artefact: Artefact) -> Inputs:
 
 
 def on_disk(graph: Graph) -> list[Artefact]:
-    """Return the artefacts that have a certificate and that params.yaml can name, inputs first."""
+    """Return the artefacts with files on disk that params.yaml can name, inputs first."""
     existing = set()
     for artefact in artefacts.on_disk(graph.params):
         with contextlib.suppress(Refusal):
