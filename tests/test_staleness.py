@@ -62,6 +62,7 @@ def test_files_without_a_certificate_are_out_of_date_and_say_so(graph):
         path = graph.certificate(artefact)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = isinstance(artefact, artefacts.Table)
+        path.unlink(missing_ok=True)
         (artefact.csv if table else path.with_name("file")).touch()
     found = staleness.outdated(Staleness(graph))
     assert set(found) == set(graph.everything())

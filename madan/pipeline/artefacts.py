@@ -265,7 +265,9 @@ KINDS: dict[str, Any] = {
 def on_disk(params: Params) -> list[Artefact]:
     """Return the artefacts that have a certificate, or files without one."""
     tables = [Table(name) for name in params.tables]
-    found = [each for each in tables if each.certificate(params).exists() or each.files(params)]
+    found: list[Artefact] = [
+        each for each in tables if each.certificate(params).exists() or each.files(params)
+    ]
     for made in KINDS.values():
         if made is not Table:
             for folder in sorted(made.root(params).glob("*/" * _depth(made))):
