@@ -33,7 +33,7 @@ publish: setup
 	madan publish docs/miniature
 
 schema: setup
-	$(BIN)/python -c "import json, madan.schema as s; print(json.dumps(s.Params.model_json_schema(), indent=1))" \
+	$(BIN)/python -c "import json, madan.config.schema as s; print(json.dumps(s.Params.model_json_schema(), indent=1))" \
 	  > workflow/schemas/params.schema.json
 
 # The list of modules in docs/overview.md, from their docstrings.

@@ -19,9 +19,10 @@ import numpy as np
 from pairs import Pair, Size
 from PIL import Image
 
-from madan import datasets, layouts, miniature, verify
-from madan.datasets import Verified
-from madan.schema import Dataset
+from madan.config.schema import Dataset
+from madan.data import datasets, layouts, verify
+from madan.data.datasets import Verified
+from madan.miniature import world
 
 SIZES = {"gta5": (1052, 1914), "cityscapes": (1024, 2048)}
 TRAINING = (600, 1080)
@@ -32,7 +33,7 @@ def draw(
 ) -> Dataset:
     """Write that many pairs of this size: one drawn scene, with other sensor noise in each."""
     rng = np.random.default_rng(0)
-    image, truth = miniature.draw(layout, "train", 0, seed=0, size=size)
+    image, truth = world.draw(layout, "train", 0, seed=0, size=size)
     # Label ids are the same in both layouts.
     native = np.zeros(256, np.uint8)
     known = np.flatnonzero(layouts.LAYOUTS[layout].table < 19)

@@ -20,7 +20,10 @@ from pathlib import Path
 import numpy as np
 from pairs import document, machine, took
 
-from madan import config, datasets, labels, schema, startup
+from madan import config, labels
+from madan.config import schema
+from madan.data import datasets
+from madan.engine import process
 from madan.pipeline.trials import Noise
 
 SIZE = (64, 128)
@@ -43,7 +46,8 @@ def _noise(name: str, size: tuple[int, int]) -> Noise:
 
 def segmenter(batch: int, size: tuple[int, int] = SIZE):
     """F of the miniature with its training, over noise."""
-    from madan import segmentation, training
+    from madan.engine import training
+    from madan.methods import segmentation
 
     params = config.load()
     training.begin(0, 1)
@@ -54,7 +58,8 @@ def segmenter(batch: int, size: tuple[int, int] = SIZE):
 
 def translator(sources: int, batch: int, size: tuple[int, int] = SIZE, pairs: int | str = "all"):
     """MADAN's aggregation over so many sources of noise, with the miniature's networks."""
-    from madan import segmentation, training, translation
+    from madan.engine import training
+    from madan.methods import segmentation, translation
 
     params = config.load()
     training.begin(0, 1)
@@ -93,8 +98,10 @@ def _steps(what: str, by: str, value: int) -> float:
 
 def _images(what: str, count: int) -> float:
     """Seconds of a command over so many images of noise."""
-    from madan import evaluation, segmentation, stylisation, training
-    from madan.generator import Generator
+    from madan.engine import training
+    from madan.evaluation import evaluate
+    from madan.methods import segmentation, stylisation
+    from madan.models.generator import Generator
 
     params = config.load()
     training.begin(0, 1)
@@ -110,7 +117,7 @@ def _images(what: str, count: int) -> float:
             net = Generator(**params.networks.generator.model_dump())
             return took(lambda: stylisation.stylise(net, pictures, out, "fp32"))
         net = segmentation.build(params.networks.segmenter)
-        return took(lambda: evaluation.evaluate(net, pictures, params.evaluation.batch, "fp32"))
+        return took(lambda: evaluate.evaluate(net, pictures, params.evaluation.batch, "fp32"))
 
 
 def _shard(folder: Path, count: int) -> None:
@@ -136,7 +143,7 @@ def _prepare(scratch: Path, count: int) -> float:
 
     import data
 
-    from madan import layouts, verify
+    from madan.data import layouts, verify
 
     drawn = data.draw(scratch / "raw", "gta5", 1, SIZE, SIZE)
     first = layouts.item(drawn, "train", "00001")
@@ -189,7 +196,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
-        startup.begin()  # as every command does
+        process.begin()  # as every command does
         what, by, value = chosen.one
         print(*measure(what, by, int(value)))
         return

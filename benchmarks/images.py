@@ -17,19 +17,14 @@ from pairs import Pair, Size
 from PIL import Image
 from torchvision.transforms import v2
 
-from madan import (
-    batches,
-    datasets,
-    export,
-    labels,
-    layouts,
-    miniature,
-    stylisation,
-    training,
-    verify,
-)
-from madan.datasets import Pictures
-from madan.generator import Generator
+from madan import labels
+from madan.data import batches, datasets, layouts, verify
+from madan.data.datasets import Pictures
+from madan.engine import training
+from madan.evaluation import export
+from madan.methods import stylisation
+from madan.miniature import world
+from madan.models.generator import Generator
 
 IMAGES = 6
 
@@ -46,7 +41,7 @@ def pairs(size: Size, scratch: Path) -> Iterator[Pair]:
 def _stylise(size: Size, scratch: Path, compiled: bool) -> Pair:
     scratch.mkdir()
     height, width = size.stylised
-    image, _ = miniature.draw("gta5", "train", 0, seed=0, size=size.stylised)
+    image, _ = world.draw("gta5", "train", 0, seed=0, size=size.stylised)
     Image.fromarray(image).save(scratch / "image.png")
     np.save(scratch / "images.npy", image[None])
     training.begin(0, 1)
@@ -142,7 +137,7 @@ def _samples(size: Size, scratch: Path) -> Iterator[Pair]:
 
 
 def _png(size: Size) -> Iterator[Pair]:
-    image, _ = miniature.draw("cityscapes", "train", 0, seed=0, size=size.scored)
+    image, _ = world.draw("cityscapes", "train", 0, seed=0, size=size.scored)
     tensor = torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
     def check() -> float:

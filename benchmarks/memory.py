@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from madan import batches, segmentation, training
+from madan.data import batches
+from madan.engine import training
+from madan.methods import segmentation
 
 GIB = 2**30
 

@@ -12,8 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from madan import training
-from madan.translation import Scale
+from madan.engine import training
+from madan.methods.translation import Scale
 
 GIB = 2**30
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from madan import batches
-from madan.fcn8s import FCN8s
-from madan.translation import Translator
+from madan.data import batches
+from madan.methods.translation import Translator
+from madan.models.fcn8s import FCN8s
 
 Images = dict[str, Tensor]
 

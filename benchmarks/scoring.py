@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from pairs import Pair, Size
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from madan import evaluation, export, labels, layouts, masks, miniature, scores
+from madan import labels
+from madan.data import layouts, masks
+from madan.evaluation import evaluate, export, metrics
+from madan.miniature import world
 
 CLASSES = len(labels.CLASSES)
 MEANING = layouts.Meaning("ids", layouts.LAYOUTS["cityscapes"].table, released=True)
@@ -26,7 +29,7 @@ def pairs(size: Size, scratch: Path) -> Iterator[Pair]:
 
 
 def _remap(size: Size) -> Pair:
-    _, truth = miniature.draw("gta5", "train", 0, seed=0, size=size.native)
+    _, truth = world.draw("gta5", "train", 0, seed=0, size=size.native)
     table = layouts.LAYOUTS["gta5"].table
     native = labels.to_label_ids(truth)
     # An id that no class has, too.
@@ -45,7 +48,7 @@ def _remap(size: Size) -> Pair:
 
 def _counts(size: Size, scratch: Path) -> Iterator[Pair]:
     rng = np.random.default_rng(0)
-    _, truth = miniature.draw("cityscapes", "train", 0, seed=0, size=size.scored)
+    _, truth = world.draw("cityscapes", "train", 0, seed=0, size=size.scored)
     wrong = rng.random(truth.shape) < 0.2
     seen = np.where(wrong | (truth == labels.IGNORE), rng.integers(0, CLASSES, truth.shape), truth)
     seen = seen.astype(np.uint8)
@@ -56,11 +59,11 @@ def _counts(size: Size, scratch: Path) -> Iterator[Pair]:
     metric = MulticlassConfusionMatrix(CLASSES, ignore_index=labels.IGNORE, validate_args=False)
 
     def ours() -> np.ndarray:
-        return scores.confusion(truth, seen, CLASSES)
+        return metrics.confusion(truth, seen, CLASSES)
 
     def scored() -> np.ndarray:
-        predicted = evaluation.predict(score, truth.shape)
-        return scores.confusion(truth, predicted, CLASSES)
+        predicted = evaluate.predict(score, truth.shape)
+        return metrics.confusion(truth, predicted, CLASSES)
 
     def by_torchmetrics() -> np.ndarray:
         metric.reset()
@@ -98,7 +101,7 @@ def _files(what: str, scratch: Path, truth: Array, seen: Array, expected: Array)
 
     def ours() -> Array:
         found, true = (masks.read(path, MEANING).truth for path in paths)
-        return scores.confusion(true, found, CLASSES)
+        return metrics.confusion(true, found, CLASSES)
 
     def check() -> float:
         return float(np.abs(theirs() - expected).sum() + np.abs(ours() - expected).sum())

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from pairs import Row, Size, row, took
 from torch.utils.flop_counter import FlopCounterMode
 
-from madan import segmentation, training
-from madan.generator import Generator
+from madan.engine import training
+from madan.methods import segmentation
+from madan.models.generator import Generator
 
 
 @torch.inference_mode()

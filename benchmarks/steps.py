@@ -7,9 +7,13 @@ import torch.nn.functional as F
 from pairs import Pair, Row, Size, apart, row, took
 from plain import PlainFCN8s, PlainSources, adam
 
-from madan import batches, config, schema, segmentation, training, translation
+from madan import config
+from madan.config import schema
+from madan.config.schema import Params
+from madan.data import batches
+from madan.engine import training
+from madan.methods import segmentation, translation
 from madan.pipeline.trials import Noise
-from madan.schema import Params
 
 LATE = 998  # of 1000 steps: every gate is open, and F_A is due
 

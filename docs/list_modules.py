@@ -17,7 +17,7 @@ def summary(path: Path) -> str:
 
 def modules() -> str:
     """Return a Markdown list of all modules, a table for each package."""
-    folders = [PROJECT / "madan", PROJECT / "madan/pipeline", PROJECT / "madan/pipeline/jobs"]
+    folders = sorted(path.parent for path in (PROJECT / "madan").rglob("__init__.py"))
     lines: list[str] = []
     for folder in folders:
         package = folder.relative_to(PROJECT)

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from madan import config, startup
+from madan import config
+from madan.engine import process
+from madan.errors import Refusal, known
 from madan.inert import inert
 from madan.pipeline import artefacts, checks
 from madan.pipeline.graph import JOBS, Graph
 from madan.pipeline.publishing import open_job
-from madan.schema import Refusal, known
 
 app = typer.Typer(
     help="MADAN: multi-source domain adaptation for semantic segmentation. Commands work on the "
@@ -73,7 +74,7 @@ Split = Annotated[str, _name("A domain and its split.", "DOMAIN/SPLIT")]
 
 def main() -> None:
     """Run a command; what a person has to mend ends as one sentence and exit code 1."""
-    startup.begin()
+    process.begin()
     try:
         app()
     except Refusal as refusal:
@@ -97,9 +98,9 @@ def _processes(options: dict[str, Any]) -> int | None:
     """How many processes train a run, if they were started so or --processes says it."""
     if "processes" not in options:
         return None
-    from madan import parallel
+    from madan.engine import distributed
 
-    started = parallel.expected()
+    started = distributed.expected()
     wanted: int | None = options["processes"]
     return started if started > 1 else wanted
 
@@ -145,7 +146,7 @@ def verify(
 @contextlib.contextmanager
 def _said(found: list[int]) -> Iterator[None]:
     """Say what stands in the way of a dataset, so that the next one has its turn."""
-    from madan import verify as door
+    from madan.data import verify as door
 
     try:
         yield
@@ -165,7 +166,7 @@ def _datasets(graph: Graph) -> list[str]:
 
 def _splits(graph: Graph, domain: str) -> list[str]:
     """The splits of a dataset that lie there; of a drawn one those that are drawn."""
-    from madan import layouts
+    from madan.data import layouts
 
     dataset = graph.params.dataset(domain)
     if graph.params.scale == "miniature":
@@ -224,7 +225,7 @@ def stylise(
 def _stylise_photos(
     run: str, source: str, seed: int | None, images: list[Path], out: Path, height: int
 ) -> None:
-    from madan import photos, prediction
+    from madan.inference import photos, predict
     from madan.pipeline.jobs import inputs
 
     graph = Graph(config.load())
@@ -235,7 +236,7 @@ def _stylise_photos(
     [[trained]] = graph.roles(artefact)["translator"].values()
     generator = inputs.generator(graph, trained, source, artefact.step, artefact.seed)
     precision = params.training.translator.stylise_precision
-    unread = prediction.stylise(generator, found, out, params.export, precision, height)
+    unread = predict.stylise(generator, found, out, params.export, precision, height)
     _tell(found, unread, f"pictures in {out}")
 
 
@@ -270,22 +271,22 @@ def predict(
 
     Writes overlays, Cityscapes label ids in each photo's size, and a mosaic of the first ones.
     """
-    from madan import photos, prediction
+    from madan.inference import photos, predict
     from madan.pipeline.jobs import inputs
 
     found = photos.find(paths, "predict")
     if model.endswith(".safetensors") and not Path("params.yaml").exists():
-        weights, sight = Path(model), prediction.as_trained(Path(model))
+        weights, sight = Path(model), predict.as_trained(Path(model))
     else:
         graph = Graph(config.load())
         params, weights = graph.params, _weights(graph, model)
         usual = params.dataset(params.members(params.tables["miou"].target)[0]).size[0]
         precision, threads = params.training.segmenter.precision, params.training.threads
-        sight = prediction.Sight(usual, params.export, precision, threads)
+        sight = predict.Sight(usual, params.export, precision, threads)
     if height is not None:
         sight = sight._replace(height=height)
     inputs.start_process(sight.threads, 0)
-    unread = prediction.predict(prediction.segmenter(weights), found, out, sight)
+    unread = predict.predict(predict.segmenter(weights), found, out, sight)
     _tell(found, unread, f"labelIds, overlay, colour and mosaic.png in {out}")
 
 
@@ -377,12 +378,12 @@ def import_(
 
     NAME is one of `released` in params.yaml. A FILE, of full size, gets a .safetensors beside it.
     """
-    from madan import released
+    from madan.models import pretrained
 
     if what not in config.load().released and Path(what).suffix:
         networks, path = config.load(scale="paper").networks, Path(what)
         out, report = path.with_suffix(".safetensors"), path.with_suffix(".json")
-        released.bring(what, None, networks, as_released, out, report)
+        pretrained.bring(what, None, networks, as_released, out, report)
         return
     _make(f"released/{what}", 0, planned, as_released=as_released)
 
@@ -441,7 +442,7 @@ def status(
     table: Annotated[str, typer.Argument(help="A table of params.yaml.")] = "miou",
 ) -> None:
     """Say what is done, running, waiting or stale, and why: madan status miou"""
-    from madan import status as standing
+    from madan.pipeline import status as standing
 
     graph = Graph(config.load())
     known("the command line", table, graph.params.tables)
@@ -453,7 +454,7 @@ def publish(
     out: Annotated[Path, typer.Argument(help="Where they go.")] = Path("docs/miniature"),
 ) -> None:
     """Copy the miniature's tables and figures where git has them: madan publish docs/miniature"""
-    from madan import publication
+    from madan.pipeline import publication
 
     for path in publication.publish(Graph(config.load()), out):
         print(f"written: {path}")
@@ -464,7 +465,7 @@ def init_data(
     folder: Annotated[Path, typer.Argument(help="It holds images and masks.", metavar="FOLDER")],
 ) -> None:
     """Draft layouts and domains of a folder of images and masks; params.yaml stays as it is."""
-    from madan import drafting
+    from madan.data import drafting
 
     typer.echo(drafting.draft(folder), nl=False)
 

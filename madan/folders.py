@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from madan.schema import Refusal
+from madan.errors import Refusal
 
 # A link to a folder is followed below at most this many others. Folders that are full of links to
 # each other would otherwise be walked for ever.

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from madan.errors import Refusal
 from madan.inert import inert
-from madan.schema import Refusal
 
 COMMANDS = ("import", "predict", "publish", "stylise")
 Listed = dict[str, set[str]]  # digests by file name, relative to the folder of the list

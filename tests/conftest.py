@@ -17,11 +17,11 @@ import torch
 from ruamel.yaml import YAML
 
 from madan import config
-from madan.datasets import Pictures
+from madan.config.schema import Dataset
+from madan.data.datasets import Pictures
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.pipeline.publishing import Job
-from madan.schema import Dataset
 
 PROJECT = Path(__file__).parent.parent
 ROWS = ("source-gta5", "cyclegan-gta5", "madan")

@@ -15,9 +15,11 @@ import numpy as np
 from conftest import dataset
 from PIL import Image
 
-from madan import labels, layouts, native, rasters
-from madan.layouts import LAYOUTS, UNKNOWN, Item, Values
-from madan.schema import Dataset, Layout
+from madan import labels
+from madan.config.schema import Dataset, Layout
+from madan.data import layouts, rasters
+from madan.data.layouts import LAYOUTS, UNKNOWN, Item, Values
+from madan.miniature import writer
 
 SIZE = (32, 64)
 ROAD = 0
@@ -33,10 +35,10 @@ EVERY = [*LAYOUTS, "mine"]
 def small(layout: str, root: Path, **images: int) -> Dataset:
     """A whole dataset of that many images a split; `mine` is one's own, with labels in colours."""
     if layout != "mine":
-        native.write(layout, root, images=images, size=SIZE, seed=0)
+        writer.write(layout, root, images=images, size=SIZE, seed=0)
         return dataset(layout, root)
     form = LAYOUTS["bdd100k"].forms[1]
-    native.write("bdd100k", root, images=images, size=SIZE, seed=0, form=form)
+    writer.write("bdd100k", root, images=images, size=SIZE, seed=0, form=form)
     for split in images:
         (root / "photos").mkdir(exist_ok=True)
         (root / "images" / split).rename(root / "photos" / split)

@@ -9,10 +9,13 @@ from ctypes import c_int
 from pathlib import Path
 from typing import NamedTuple
 
-from madan import progress
+from madan.engine import progress
 
 CONTEXT = multiprocessing.get_context("forkserver")
-NAMES = "segmentation translation adaptation stylisation evaluation miniature tables".split()
+NAMES = (
+    "methods.segmentation", "methods.translation", "methods.adaptation", "methods.stylisation",
+    "evaluation.evaluate", "miniature.world", "report.tables",
+)  # fmt: skip
 # torch imports its compiler when it is asked for deterministic algorithms: 2 s for each process.
 CONTEXT.set_forkserver_preload(
     ["madan.cli", "torch._inductor.standalone_compile", *(f"madan.{name}" for name in NAMES)]
@@ -100,7 +103,7 @@ def _watch(shown: Steps) -> None:
             shown.done.value = done
             super().show(done, figures)
 
-    from madan import training
+    from madan.engine import training
 
     training.Meter = Meter
 

@@ -9,11 +9,14 @@ from conftest import params_yaml, tiny, write_set
 from test_fcn8s import GOLDEN, load, narrow
 from torch import nn
 
-from madan import batches, config, losses, segmentation, training
-from madan.adaptation import Accuracy, Adda
-from madan.datasets import Pictures
-from madan.discriminators import FeatureDiscriminator
-from madan.schema import Refusal
+from madan import config
+from madan.data import batches
+from madan.data.datasets import Pictures
+from madan.engine import training
+from madan.errors import Refusal
+from madan.methods import losses, segmentation
+from madan.methods.adaptation import Accuracy, Adda
+from madan.models.discriminators import FeatureDiscriminator
 
 CROP = (16, 32)
 LEVELS = {"dark": (0, 60), "pale": (140, 200), "target": (200, 256)}

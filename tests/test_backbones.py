@@ -12,13 +12,18 @@ from safetensors.torch import load_file
 from test_adaptation import moved, run, weights
 from test_config import refused
 
-from madan import backbones, checkpoints, config, released, runs, segmentation, training
-from madan.adaptation import build as build_run
-from madan.batches import imagenet
-from madan.network_settings import BACKBONES, NetworkName, TorchvisionNetwork
+from madan import config
+from madan.config import runs
+from madan.config.network_settings import BACKBONES, NetworkName, TorchvisionNetwork
+from madan.config.schema import Adaptation
+from madan.data.batches import imagenet
+from madan.engine import training
+from madan.errors import Refusal
+from madan.methods import segmentation
+from madan.methods.adaptation import build as build_run
+from madan.models import backbones, checkpoints, pretrained
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
-from madan.schema import Adaptation, Refusal
 
 SLIM = {"classes": 19, "layers": [1, 1, 1, 1], "width_per_group": 8}
 FULL = {"classes": 19, "layers": [3, 4, 23, 3], "width_per_group": 64}
@@ -122,7 +127,7 @@ def test_only_batchnorm_depends_on_the_batch_and_refuses_several_processes(norm,
         apart = torch.cat([net.train()(image[None]) for image in x])
         together = net(x)
     assert torch.allclose(apart, together, atol=1e-4) == (norm != "batch")
-    monkeypatch.setattr("madan.parallel.size", lambda: 2)
+    monkeypatch.setattr("madan.engine.distributed.size", lambda: 2)
     if norm == "batch":
         with pytest.raises(Refusal, match="--processes 1, or set norm: frozen or group"):
             net.train()
@@ -234,7 +239,7 @@ def constants(network):
 @pytest.mark.parametrize(("network", "norm"), [("resnet101", "frozen"), ("resnet101", "batch")])
 def test_every_tensor_of_resnet_101_lands_where_it_should(raw, network, norm):
     content = constants(network)
-    found, lines = released.match(content, network, config.resolve(raw).networks, False)
+    found, lines = pretrained.match(content, network, config.resolve(raw).networks, False)
     assert {line.key for line in lines if line.verdict == "ignored"} == {"fc.weight", "fc.bias"}
     assert {line.verdict for line in lines} == {"matched", "ignored"}
     with torch.device("meta"):
@@ -252,7 +257,7 @@ def test_a_file_of_mobilenet_is_imported_and_begun_with(raw, tmp_path):
     content = torchvision.models.get_model(network, weights=None).state_dict()
     torch.save(content, tmp_path / "weights.pth")
     networks = config.resolve(raw).networks
-    released.bring(str(tmp_path / "weights.pth"), network, networks, False, out, report)
+    pretrained.bring(str(tmp_path / "weights.pth"), network, networks, False, out, report)
     said = json.loads(report.read_text())
     ignored = {line["key"] for line in said["keys"] if line["verdict"] == "ignored"}
     assert ignored == {key for key in content if key.startswith("classifier.")}
@@ -279,12 +284,12 @@ def test_torchvision_is_asked_through_its_enum_for_the_network_that_is_named(
         monkeypatch.setattr(kind, "get_state_dict", give)
     networks, report = config.resolve(raw).networks, tmp_path / "r.json"
     where = networks, False, tmp_path / "out.safetensors", report
-    released.bring("torchvision", "mobilenet_v3_large", *where)
+    pretrained.bring("torchvision", "mobilenet_v3_large", *where)
     assert asked == [(MobileNet_V3_Large_Weights.IMAGENET1K_V1,
                       {"progress": False, "check_hash": True})]  # fmt: skip
     assert {key.split(".")[0] for key in load_file(where[2])} == {"backbone"}
     with pytest.raises(Refusal, match="holds mobilenet_v3_large .*where resnet101 was expected"):
-        released.bring("torchvision", "resnet101", *where)
+        pretrained.bring("torchvision", "resnet101", *where)
     assert asked[1][0] is ResNet101_Weights.IMAGENET1K_V1
 
 
@@ -299,16 +304,16 @@ def test_torchvision_is_asked_through_its_enum_for_the_network_that_is_named(
 def test_a_file_that_is_not_quite_the_backbone_is_refused(raw, change, words):
     content = constants("resnet101")
     change(content)
-    _, lines = released.match(content, "resnet101", config.resolve(raw).networks, False)
+    _, lines = pretrained.match(content, "resnet101", config.resolve(raw).networks, False)
     with pytest.raises(Refusal) as caught:
-        released.accept("x.pth", "resnet101", lines)
+        pretrained.accept("x.pth", "resnet101", lines)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
 def test_old_files_without_counters_are_filled(raw):
     content = {k: v for k, v in constants("resnet101").items() if "num_batches" not in k}
-    found, lines = released.match(content, "resnet101", config.resolve(raw).networks, False)
-    released.accept("x.pth", "resnet101", lines)
+    found, lines = pretrained.match(content, "resnet101", config.resolve(raw).networks, False)
+    pretrained.accept("x.pth", "resnet101", lines)
     filled = [line for line in lines if line.verdict == "filled"]
     assert len(filled) == 104 and all(found[line.became] == 0 for line in filled)
 
@@ -428,7 +433,7 @@ def test_a_segmenter_is_trained_adapted_scored_and_predicts(raw, tmp_path, netwo
 
 
 def test_what_predicts_builds_the_network_of_the_story(raw, tmp_path):
-    from madan import prediction
+    from madan.inference import predict
 
     raw = of_deeplab(raw)
     for network in ("deeplabv2-resnet101", "torchvision/lraspp_mobilenet_v3_large"):
@@ -438,7 +443,7 @@ def test_what_predicts_builds_the_network_of_the_story(raw, tmp_path):
         settings = Graph(params).settings(parse("segmenters/lonely"))
         path = tmp_path / "weights.safetensors"
         checkpoints.save(path, {"F": net}, {"settings": settings})
-        found = prediction.segmenter(path)
+        found = predict.segmenter(path)
         x = imagenet(torch.rand(1, 3, 32, 64))
         with torch.no_grad():
             assert torch.equal(found(x), net.eval()(x))

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from madan import batches
-from madan.schema import Refusal
+from madan.data import batches
+from madan.errors import Refusal
 
 
 class Coded:

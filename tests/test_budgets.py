@@ -1,6 +1,6 @@
 """Budgets of L_task: columns and remarks on compared rows."""
 
-from madan.budgets import Budget, columns, note
+from madan.report.budgets import Budget, columns, note
 
 SPENT = {"a": Budget(350, 2800), "b": Budget(190, 1520), "c": Budget(350, 2800)}
 

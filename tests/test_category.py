@@ -11,14 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_adaptation import moved, run, weights
 
-from madan import batches, category, config, losses, schema, segmentation, training
-from madan.adaptation import Feat
-from madan.adaptation import build as build_run
-from madan.category import CategoryAlignment
-from madan.datasets import Pictures
-from madan.discriminators import CategoryDiscriminators, FeatureDiscriminator
+from madan import config
+from madan.config import schema
+from madan.config.method_settings import Cla
+from madan.data import batches
+from madan.data.datasets import Pictures
+from madan.engine import training
 from madan.labels import IGNORE
-from madan.method_settings import Cla
+from madan.methods import category, losses, segmentation
+from madan.methods.adaptation import Feat
+from madan.methods.adaptation import build as build_run
+from madan.methods.category import CategoryAlignment
+from madan.models.discriminators import CategoryDiscriminators, FeatureDiscriminator
 
 CROP = (16, 32)
 PLAIN = Cla(weight=1, cell=1, pseudo_labels="hard")

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from madan import __version__, checkpoints, headers
-from madan.discriminators import PatchGAN
-from madan.drn26 import DRN26
-from madan.fcn8s import FCN8s
-from madan.schema import Refusal
+from madan import __version__
+from madan.errors import Refusal
+from madan.models import checkpoints, headers
+from madan.models.discriminators import PatchGAN
+from madan.models.drn26 import DRN26
+from madan.models.fcn8s import FCN8s
 
 STORY = {"settings": {"training": {"lr": 1e-05}, "run": {"start": None}}, "seed": 3, "step": 600}
 

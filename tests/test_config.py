@@ -7,8 +7,9 @@ from conftest import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madan import config, runs, schema
-from madan.schema import Refusal
+from madan import config
+from madan.config import runs, schema
+from madan.errors import Refusal
 
 SCALES = ("miniature", "paper")
 
@@ -442,11 +443,11 @@ def test_another_target_is_a_diff_of_params_only(raw):
 
 
 def test_looks_are_those_that_the_miniature_draws():
-    from madan import looks, miniature
+    from madan.miniature import appearance, world
 
     section = schema.Miniature.model_json_schema()["properties"]["looks"]
     [look] = section["patternProperties"].values()
-    assert set(look["enum"]) == set(looks.LOOKS) == set(miniature.CONTENTS)
+    assert set(look["enum"]) == set(appearance.LOOKS) == set(world.CONTENTS)
 
 
 def test_look_of_an_unknown_domain_is_refused(raw):

@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_translation import dsc, exact, moved, weights
 
-from madan import batches, config, context, schema, segmentation, training
-from madan.schema import Refusal
-from madan.translation import Translator
+from madan import config
+from madan.config import schema
+from madan.data import batches
+from madan.engine import training
+from madan.errors import Refusal
+from madan.methods import context, segmentation
+from madan.methods.translation import Translator
 
 CROP = (16, 24)
 FURTHER = [(8, 12), (24, 36)]

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from madan import datasets, labels, layouts, native
-from madan.datasets import Pictures, Verified
-from madan.layouts import LAYOUTS, Meaning
-from madan.masks import NotIds
-from madan.schema import Refusal
+from madan import labels
+from madan.data import datasets, layouts
+from madan.data.datasets import Pictures, Verified
+from madan.data.layouts import LAYOUTS, Meaning
+from madan.data.masks import NotIds
+from madan.errors import Refusal
+from madan.miniature import writer
 
 SIZE = (32, 64)
 COUNTS = {
@@ -35,7 +37,7 @@ def drawn(tmp_path_factory):
     """The miniature world, three or so images a layout; not to be changed."""
     root = tmp_path_factory.mktemp("drawn")
     for layout, images in COUNTS.items():
-        native.write(layout, root / layout, images=images, size=SIZE, seed=0)
+        writer.write(layout, root / layout, images=images, size=SIZE, seed=0)
     return root
 
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from madan import devices
-from madan.schema import Refusal
+from madan.engine import gpu
+from madan.errors import Refusal
 
 HOLD = """
 import sys
@@ -28,7 +28,7 @@ def here(tmp_path, monkeypatch):
 
 def take(count=1, **environment):
     environment = {name: str(value) for name, value in environment.items()}
-    lease = devices.lease(count, environment=environment, pause=0.02)
+    lease = gpu.lease(count, environment=environment, pause=0.02)
     return lease, environment.get("CUDA_VISIBLE_DEVICES")
 
 
@@ -84,8 +84,8 @@ def test_only_the_gpus_that_are_visible_are_leased():
 
 @pytest.mark.parametrize("visible", ["", "-1", "-1,0"])
 def test_hidden_gpus_are_not_leased(visible):
-    assert take(MADAN_GPUS=2, CUDA_VISIBLE_DEVICES=visible) == (devices.Lease((), ()), visible)
-    assert not devices.LEASES.exists()
+    assert take(MADAN_GPUS=2, CUDA_VISIBLE_DEVICES=visible) == (gpu.Lease((), ()), visible)
+    assert not gpu.LEASES.exists()
 
 
 def test_several_gpus_are_taken_together_or_not_at_all():
@@ -121,8 +121,8 @@ def test_more_gpus_than_there_are_is_refused():
 
 
 def test_a_slurm_job_has_its_gpus_already_and_leases_among_more():
-    assert take(SLURM_JOB_ID=7, CUDA_VISIBLE_DEVICES="0")[0] == devices.Lease((), ())
-    assert take(2, SLURM_JOB_ID=7, CUDA_VISIBLE_DEVICES="0,1")[0] == devices.Lease((), ())
+    assert take(SLURM_JOB_ID=7, CUDA_VISIBLE_DEVICES="0")[0] == gpu.Lease((), ())
+    assert take(2, SLURM_JOB_ID=7, CUDA_VISIBLE_DEVICES="0,1")[0] == gpu.Lease((), ())
     # Numbers mean other GPUs in another allocation.
     leases = [take(SLURM_JOB_ID=job, CUDA_VISIBLE_DEVICES="0,1") for job in (7, 8)]
     assert [visible for _, visible in leases] == ["0", "0"]
@@ -136,9 +136,9 @@ def test_gpus_are_counted_without_starting_cuda(tmp_path, monkeypatch):
     command.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: a)'\necho 'GPU 1: A (UUID: b)'\n")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(command.parent))
-    assert devices.available({}) == ["0", "1"]
+    assert gpu.available({}) == ["0", "1"]
     monkeypatch.setenv("PATH", "/nowhere")
-    assert devices.available({}) == []
+    assert gpu.available({}) == []
 
 
 def test_a_number_that_is_none_is_refused():

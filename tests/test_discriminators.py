@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from madan import losses
-from madan.discriminators import FeatureDiscriminator, ImagePool, PatchGAN
+from madan.methods import losses
+from madan.models.discriminators import FeatureDiscriminator, ImagePool, PatchGAN
 
 GOLDEN = Path(__file__).parent / "golden"
 

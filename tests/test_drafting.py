@@ -11,9 +11,11 @@ from conftest import params_yaml
 from PIL import Image
 from ruamel.yaml import YAML
 
-from madan import cli, config, drafting, labels, layouts, native, verify
-from madan.layouts import LAYOUTS
-from madan.schema import Refusal
+from madan import cli, config, labels
+from madan.data import drafting, layouts, verify
+from madan.data.layouts import LAYOUTS
+from madan.errors import Refusal
+from madan.miniature import writer
 
 SIZE = (32, 64)
 
@@ -22,7 +24,7 @@ SIZE = (32, 64)
 def streets(tmp_path_factory):
     """Four images and their Cityscapes label ids, by name."""
     root = tmp_path_factory.mktemp("streets")
-    native.write("gta5", root, images={"train": 4}, size=SIZE, seed=0)
+    writer.write("gta5", root, images={"train": 4}, size=SIZE, seed=0)
     found = {}
     for k in range(1, 5):
         with (

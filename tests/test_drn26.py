@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny, write_set
 
-from madan import config, evaluation, parallel, segmentation, training
-from madan.drn26 import DRN26
-from madan.network_settings import Drn26Network
-from madan.schema import Refusal
+from madan import config
+from madan.config.network_settings import Drn26Network
+from madan.engine import distributed, training
+from madan.errors import Refusal
+from madan.evaluation import evaluate
+from madan.methods import segmentation
+from madan.models.drn26 import DRN26
 
 GOLDEN = Path(__file__).parent / "golden"
 NARROW = {"classes": 19, "width": 1 / 16}
@@ -120,7 +123,7 @@ def test_a_width_that_leaves_no_channel_is_refused():
 
 def test_several_processes_may_read_it_and_are_refused_to_train_it(monkeypatch):
     net = DRN26(**NARROW)
-    monkeypatch.setattr(parallel, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
     assert not net.eval().training
     with pytest.raises(Refusal, match=r"several processes.*--processes 1") as caught:
         net.train()
@@ -139,4 +142,4 @@ def test_it_is_trained_and_scored_as_any_segmenter(raw, tmp_path):
     assert figures[-1] < figures[0]
     after = net.state_dict()
     assert not [key for key in before if torch.equal(before[key], after[key])]
-    assert evaluation.evaluate(net, pictures, 2, "fp32").sum() == 4 * 16 * 32
+    assert evaluate.evaluate(net, pictures, 2, "fp32").sum() == 4 * 16 * 32

@@ -52,7 +52,7 @@ def test_nobody_can_vouch_for_other_settings_or_other_bytes(repository):
 
 
 def test_a_change_of_code_can_be_vouched_for_and_leaves_a_trace(repository):
-    path = repository.root / "madan/segmentation.py"
+    path = repository.root / "madan/methods/segmentation.py"
     path.write_text(path.read_text() + "\n\nNOTHING = None\n")
     assert RUN in repository.planned()
     repository.env["PYTHONPATH"] = "."

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from madan import escaping
+from madan.report import escaping
 
 # Texts made of what means something somewhere, and any other text.
 SIGNS = list("\\`*_{}[]<>()#+-=.!|&~^%$\"'@:/\n\r\t\x00\u2028\x85 aZ0")

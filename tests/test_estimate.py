@@ -10,13 +10,14 @@ import torch
 from conftest import tiny
 from test_graph import make
 
-from madan import config, devices
+from madan import config
+from madan.engine import gpu
+from madan.errors import Refusal
 from madan.pipeline import calibration, estimate, trials
 from madan.pipeline.artefacts import parse
 from madan.pipeline.calibration import Cost
 from madan.pipeline.estimate import Line
 from madan.pipeline.graph import Graph
-from madan.schema import Refusal
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ def test_a_trial_on_a_gpu_has_a_lease_of_its_own(graph, monkeypatch):
     for name, value in {"MADAN_GPUS": "2", "MADAN_ALLOW_CPU": "1"}.items():
         monkeypatch.setenv(name, value)
     taken = []
-    monkeypatch.setattr(devices, "lease", lambda count: taken.append(count))
+    monkeypatch.setattr(gpu, "lease", lambda count: taken.append(count))
     trials.start(parse("segmenters/pooled"), graph.params)
     trials.start(parse("prepared/synthia/train/1"), graph.params)
     assert taken == [1]

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from madan import batches, scores
-from madan.datasets import Pictures
-from madan.evaluation import evaluate, predict, write
+from madan.data import batches
+from madan.data.datasets import Pictures
+from madan.evaluation import metrics
+from madan.evaluation.evaluate import evaluate, predict, write
 from madan.labels import CLASSES, IGNORE
 
 SIZE = (6, 10)
@@ -72,7 +73,7 @@ def drawn(count, seed=0, classes=len(CLASSES), size=SIZE):
 
 def test_segmenter_that_says_the_labels_scores_one(prepared):
     confusion = evaluate(Told(), prepared(drawn(5)), 2, "fp32")
-    assert scores.mean_iou(confusion, range(19)) == 1
+    assert metrics.mean_iou(confusion, range(19)) == 1
     assert confusion.dtype == np.int64
     assert confusion.shape == (19, 19)
 
@@ -100,11 +101,11 @@ def test_ignored_pixels_do_not_count(prepared):
     told[:, :2] = 7
     confusion = evaluate(Told(), prepared(truths, told), 2, "fp32")
     assert confusion.sum() == 3 * 4 * SIZE[1]
-    assert scores.pixel_accuracy(confusion) == 1
+    assert metrics.pixel_accuracy(confusion) == 1
 
 
 def test_absent_classes_have_no_score(prepared):
-    ious = scores.iou(evaluate(Told(), prepared(drawn(2, classes=3)), 2, "fp32"))
+    ious = metrics.iou(evaluate(Told(), prepared(drawn(2, classes=3)), 2, "fp32"))
     assert ious[:3].tolist() == [1, 1, 1]
     assert np.isnan(ious[3:]).all()
 
@@ -115,7 +116,7 @@ def test_scores_are_resized_to_labels_of_native_size(prepared):
     truths = told.repeat(2, 1).repeat(2, 2)
     confusion = evaluate(Told(), prepared(truths, told), 3, "fp32")
     assert confusion.sum() == truths.size
-    assert scores.pixel_accuracy(confusion) == 1
+    assert metrics.pixel_accuracy(confusion) == 1
 
 
 def test_labels_of_several_sizes_count_without_their_padding(prepared):
@@ -167,9 +168,9 @@ def test_class_that_is_only_predicted_does_not_enter_the_mean(prepared):
     told = truths.copy()
     told[0, 0, :3] = 16
     confusion = evaluate(Told(), prepared(truths, told), 2, "fp32")
-    ious = scores.iou(confusion)
+    ious = metrics.iou(confusion)
     assert np.flatnonzero(np.isfinite(ious)).tolist() == [0, 1, 2]
-    assert scores.mean_iou(confusion, range(19)) == ious[:3].mean()
+    assert metrics.mean_iou(confusion, range(19)) == ious[:3].mean()
 
 
 def test_score_file_holds_its_protocol_and_the_whole_matrix(tmp_path):

@@ -17,27 +17,20 @@ from PIL import Image
 from ruamel.yaml import YAML
 from torch import nn
 
-from madan import (
-    config,
-    datasets,
-    evaluation,
-    export,
-    layouts,
-    native,
-    outputs,
-    rasters,
-    schema,
-    scores,
-    verify,
-)
-from madan.datasets import Pictures
-from madan.export import Member
-from madan.generator import Generator
+from madan import config, outputs
+from madan.config import schema
+from madan.config.schema import Export
+from madan.data import datasets, layouts, rasters, verify
+from madan.data.datasets import Pictures
+from madan.errors import Refusal
+from madan.evaluation import evaluate, export, metrics
+from madan.evaluation.export import Member
 from madan.labels import CLASSES, IGNORE, PALETTE
+from madan.miniature import writer
+from madan.models.generator import Generator
 from madan.pipeline import checks
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
-from madan.schema import Export, Refusal
 
 TILES = Export(tile=(40, 64), overlap=16)
 STORY = {
@@ -72,7 +65,7 @@ def member(name, layout, root, **more):
 
 def drawn(tmp_path, layout="gta5", size=(61, 95), count=3, form=None, **more):
     root = tmp_path / layout
-    native.write(layout, root, images={"train": count}, size=size, seed=3, form=form)
+    writer.write(layout, root, images={"train": count}, size=size, seed=3, form=form)
     return member(layout, layout, root, **more)
 
 
@@ -334,7 +327,7 @@ def test_png_keeps_every_value_and_the_order_of_colours(tmp_path, shape):
 @pytest.fixture
 def predicted(tmp_path):
     """A drawn Cityscapes val split, prepared at less than native size, and its predictions."""
-    native.write("cityscapes", tmp_path / "raw", images={"val": 5}, size=(61, 95), seed=0)
+    writer.write("cityscapes", tmp_path / "raw", images={"val": 5}, size=(61, 95), seed=0)
     data = dataset("cityscapes", tmp_path / "raw", size=(32, 48))
     report = verify.verify("cityscapes/val", data, "val")
     shard = tmp_path / "shard"
@@ -350,7 +343,7 @@ def predicted(tmp_path):
 
 def test_official_script_scores_exported_predictions_as_we_do(predicted, monkeypatch):
     data, pictures, out = predicted
-    ours = scores.iou(evaluation.evaluate(Blocks(), pictures, 2, "fp32"))
+    ours = metrics.iou(evaluate.evaluate(Blocks(), pictures, 2, "fp32"))
     truths = [str(item.label) for item in layouts.items(data, "val")]
     # Its scores of instances need a function that numpy no longer has.
     said = {

@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 from conftest import World, params_yaml, tiny
 
-from madan import config, schema, states
+from madan import config
+from madan.config import schema
+from madan.engine import resume
 from madan.pipeline import settings
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
@@ -296,7 +298,7 @@ def test_a_disk_that_is_full_while_saving_keeps_the_state_before(finished, world
         assert forked.finish(world.start("CycleGAN")) == 1
         assert "No space left on device" in world.said().splitlines()[-1]
         [(step, state)] = world.saved("CycleGAN")
-        assert step == SAVE_EVERY and states.is_whole(state) and not list(place.glob("*.new"))
+        assert step == SAVE_EVERY and resume.is_whole(state) and not list(place.glob("*.new"))
         assert not world.folder("CycleGAN").exists()
         world.run("mount", "-o", "remount,size=64m", place)
         shown = forked.steps()
@@ -458,7 +460,7 @@ def test_pictures_hold_no_pickled_objects(world):
     path = world.root / ARTEFACTS["a prepared shard"]
     np.save(path, np.array([print], dtype=object), allow_pickle=True)
     (path.parent / "certificate.json").unlink()
-    from madan.datasets import Pictures
+    from madan.data.datasets import Pictures
 
     with pytest.raises(schema.Refusal, match="images.npy is damaged"):
         Pictures("gta5", [path.parent])

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from madan.fcn8s import Bilinear, FCN8s, Halving
+from madan.models.fcn8s import Bilinear, FCN8s, Halving
 
 GOLDEN = Path(__file__).parent / "golden"
 PAPER = {

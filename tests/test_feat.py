@@ -8,11 +8,15 @@ import torch
 from conftest import params_yaml, tiny, write_set
 from test_adaptation import moved, run, weights
 
-from madan import batches, config, losses, schema, segmentation, training
-from madan.adaptation import Feat
-from madan.adaptation import build as build_run
-from madan.discriminators import FeatureDiscriminator
+from madan import config
+from madan.config import schema
+from madan.data import batches
+from madan.engine import training
 from madan.labels import IGNORE
+from madan.methods import losses, segmentation
+from madan.methods.adaptation import Feat
+from madan.methods.adaptation import build as build_run
+from madan.models.discriminators import FeatureDiscriminator
 
 CROP = (16, 32)
 

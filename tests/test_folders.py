@@ -9,9 +9,11 @@ from conftest import dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madan import folders, layouts
+from madan import folders
+from madan.config.schema import Layout
+from madan.data import layouts
+from madan.errors import Refusal
 from madan.folders import NotNow
-from madan.schema import Layout, Refusal
 
 MINE = Layout(
     images="photos/{split}/{name}.jpg", labels="masks/{split}/{name}.png", ids={"road": [0]}

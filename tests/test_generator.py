@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from madan import losses
-from madan.discriminators import PatchGAN
-from madan.generator import Generator, NearestConvolution
+from madan.methods import losses
+from madan.models.discriminators import PatchGAN
+from madan.models.generator import Generator, NearestConvolution
 
 GOLDEN = Path(__file__).parent / "golden"
 PAPER = {

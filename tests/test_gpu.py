@@ -13,14 +13,17 @@ from test_graph import make
 from test_training import Walk
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from madan import checkpoints, config, devices, losses, training
+from madan import config
+from madan.engine import gpu, training
+from madan.errors import Refusal
 from madan.labels import IGNORE
+from madan.methods import losses
+from madan.models import checkpoints
 from madan.pipeline import settings
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.pipeline.jobs import training_run
 from madan.pipeline.publishing import Job
-from madan.schema import Refusal
 
 CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 # Operations that have no deterministic CUDA kernel in torch 2.14: their kernels raise under
@@ -62,7 +65,7 @@ def no_cuda(monkeypatch):
 def test_a_gpu_whose_driver_is_too_old_is_refused_by_its_version(no_cuda, tmp_path, monkeypatch):
     nvidia_smi(tmp_path, monkeypatch, "535.104.05")
     with pytest.raises(Refusal) as caught:
-        devices.require_cuda(environment={})
+        gpu.require_cuda(environment={})
     assert "driver is 535.104.05" in str(caught.value)
     assert "CUDA 13.0 needs driver 580 or newer" in str(caught.value)
     assert "MADAN_ALLOW_CPU=1" in str(caught.value)
@@ -78,24 +81,24 @@ def test_a_driver_that_is_new_enough_is_refused_with_what_cuda_reports(
     nvidia_smi(tmp_path, monkeypatch, "590.1")
     monkeypatch.setattr(torch.cuda, "init", init)
     with pytest.raises(Refusal, match=r"initialization failed.*driver 590\.1.*CUDA 13\.0"):
-        devices.require_cuda(environment={})
+        gpu.require_cuda(environment={})
 
 
 def test_torch_without_cuda_is_named(no_cuda, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(Refusal, match="is built without CUDA"):
-        devices.require_cuda(environment={"CUDA_VISIBLE_DEVICES": "0"})
+        gpu.require_cuda(environment={"CUDA_VISIBLE_DEVICES": "0"})
 
 
 @pytest.mark.parametrize("where", [{"MADAN_GPUS": "1"}, {"CUDA_VISIBLE_DEVICES": "3"}])
 def test_a_gpu_that_a_lease_would_give_is_refused(no_cuda, where):
     with pytest.raises(Refusal, match="this machine has a GPU"):
-        devices.require_cuda(environment=where)
+        gpu.require_cuda(environment=where)
 
 
 def test_gpus_that_params_ask_for_and_that_are_not_there_are_refused(no_cuda):
     with pytest.raises(Refusal, match="resources in params.yaml ask for 2 GPUs"):
-        devices.require_cuda(2, {"CUDA_VISIBLE_DEVICES": ""})
+        gpu.require_cuda(2, {"CUDA_VISIBLE_DEVICES": ""})
 
 
 @pytest.mark.parametrize(
@@ -105,12 +108,12 @@ def test_gpus_that_params_ask_for_and_that_are_not_there_are_refused(no_cuda):
 )  # fmt: skip
 def test_a_cpu_without_gpus_or_with_leave_is_used(no_cuda, asked, where, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    devices.require_cuda(asked, where)
+    gpu.require_cuda(asked, where)
 
 
 def test_zero_is_no_leave(no_cuda):
     with pytest.raises(Refusal):
-        devices.require_cuda(1, {"MADAN_ALLOW_CPU": "0"})
+        gpu.require_cuda(1, {"MADAN_ALLOW_CPU": "0"})
 
 
 @pytest.fixture
@@ -155,7 +158,7 @@ def test_training_that_asks_for_a_gpu_is_refused_without_one_and_makes_nothing(
 def test_weights_of_a_gpu_say_which_and_those_of_a_cpu_say_nothing(job, monkeypatch):
     card = {"name": "A", "driver": "590.1", "cuda": "13.0", "cudnn": "91000"}
     assert "gpu" not in checkpoints.story(train(job()) / "weights.safetensors")
-    monkeypatch.setattr(devices, "describe", lambda: card)
+    monkeypatch.setattr(gpu, "describe", lambda: card)
     other = job("translators/cyclegan-synthia")
     assert checkpoints.story(train(other) / "weights.safetensors")["gpu"] == card
 
@@ -166,11 +169,11 @@ def test_a_gpu_is_described_by_name_driver_and_libraries(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91000)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    assert devices.describe() == {
+    assert gpu.describe() == {
         "name": "A", "driver": "590.1", "cuda": "13.0", "cudnn": "91000",
     }  # fmt: skip
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert devices.describe() == {}
+    assert gpu.describe() == {}
 
 
 @pytest.fixture
@@ -205,9 +208,9 @@ def test_cublas_is_told_before_cuda_starts():
 
 def test_a_cublas_setting_that_is_not_deterministic_is_refused():
     with pytest.raises(Refusal, match="CUBLAS_WORKSPACE_CONFIG is :0:0.*unset it"):
-        devices.fix_cublas({"CUBLAS_WORKSPACE_CONFIG": ":0:0"})
+        gpu.fix_cublas({"CUBLAS_WORKSPACE_CONFIG": ":0:0"})
     allowed = {"CUBLAS_WORKSPACE_CONFIG": ":16:8"}
-    devices.fix_cublas(allowed)
+    gpu.fix_cublas(allowed)
     assert allowed == {"CUBLAS_WORKSPACE_CONFIG": ":16:8"}
 
 
@@ -280,13 +283,13 @@ def test_losses_that_add_up_in_order_have_the_same_gradients_and_nearly_the_same
 
 
 def networks():
-    from madan.discriminators import FeatureDiscriminator, PatchGAN, SourceDiscriminators
+    from madan.models.discriminators import FeatureDiscriminator, PatchGAN, SourceDiscriminators
 
     params = config.resolve(tiny(_raw()))
     sizes, nets = params.networks, {}
-    from madan.drn26 import DRN26
-    from madan.fcn8s import FCN8s
-    from madan.generator import Generator
+    from madan.models.drn26 import DRN26
+    from madan.models.fcn8s import FCN8s
+    from madan.models.generator import Generator
 
     nets["fcn8s"] = lambda: FCN8s(classes=19, **sizes.segmenter.model_dump(exclude={"pretrained"}))
     nets["drn26"] = lambda: DRN26(classes=19, **sizes.drn26.model_dump())

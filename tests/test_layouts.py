@@ -16,9 +16,12 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from madan import config, datasets, labels, layouts, masks, miniature, native, verify
-from madan.layouts import LAYOUTS, UNKNOWN
-from madan.schema import Layout, Refusal
+from madan import config, labels
+from madan.config.schema import Layout
+from madan.data import datasets, layouts, masks, verify
+from madan.data.layouts import LAYOUTS, UNKNOWN
+from madan.errors import Refusal
+from madan.miniature import world, writer
 
 SIZE = (32, 64)
 FORMS = [(name, k) for name, layout in LAYOUTS.items() for k in range(len(layout.forms))]
@@ -58,20 +61,20 @@ def refused(match):
 
 @pytest.mark.parametrize(("layout", "k"), FORMS)
 def test_every_form_of_a_layout_reads_back_as_it_was_drawn(tmp_path, monkeypatch, layout, k):
-    drawn, draw = [], miniature.draw
+    drawn, draw = [], world.draw
 
     def keep(*words, **more):
         drawn.append(draw(*words, **more))
         return drawn[-1]
 
-    monkeypatch.setattr(miniature, "draw", keep)
+    monkeypatch.setattr(world, "draw", keep)
     images = {"train": 3} if layout == "synthia" else {"train": 3, "val": 4}
     form = LAYOUTS[layout].forms[k]
-    native.write(layout, tmp_path, images=images, size=SIZE, seed=0, form=form)
+    writer.write(layout, tmp_path, images=images, size=SIZE, seed=0, form=form)
     data = dataset(layout, tmp_path)
     assert layouts.splits(data)[: len(images)] == list(images)
     for split, count in images.items():
-        expected = {native.NAMES[layout](split, k, images): drawn.pop(0) for k in range(count)}
+        expected = {writer.NAMES[layout](split, k, images): drawn.pop(0) for k in range(count)}
         found = layouts.items(data, split)
         assert [item.name for item in found] == sorted(expected)
         for item in found:
@@ -92,7 +95,7 @@ def test_every_form_of_a_layout_reads_back_as_it_was_drawn(tmp_path, monkeypatch
 
 def test_sixteen_bit_labels_are_read_where_synthia_has_both_kinds(tmp_path):
     form = LAYOUTS["synthia"].forms[1]
-    native.write("synthia", tmp_path, images={"train": 1}, size=SIZE, seed=0, form=form)
+    writer.write("synthia", tmp_path, images={"train": 1}, size=SIZE, seed=0, form=form)
     assert layouts.form(dataset("synthia", tmp_path), "train").values == "ids"
     (tmp_path / "GT/LABELS").mkdir()
     assert layouts.form(dataset("synthia", tmp_path), "train").values == "sixteen bits"
@@ -122,7 +125,7 @@ def test_hidden_files_are_not_seen(tmp_path):
 
 
 def test_other_files_of_a_release_are_not_seen(tmp_path):
-    native.write("cityscapes", tmp_path, images={"train": 1}, size=SIZE, seed=0)
+    writer.write("cityscapes", tmp_path, images={"train": 1}, size=SIZE, seed=0)
     [item] = layouts.items(dataset("cityscapes", tmp_path), "train")
     for kind in ("color", "instanceIds", "labelTrainIds"):
         touch(item.label.parent, item.label.name.replace("labelIds", kind))
@@ -183,7 +186,7 @@ def test_missing_folder_is_a_sentence(tmp_path, layout):
     ],
 )
 def test_missing_part_of_a_layout_is_named(tmp_path, layout, missing):
-    native.write(layout, tmp_path, images={"train": 1}, size=SIZE, seed=0)
+    writer.write(layout, tmp_path, images={"train": 1}, size=SIZE, seed=0)
     shutil.rmtree(tmp_path / missing)
     with refused(f"{missing} not found, expected a folder of the {layout} layout"):
         layouts.items(dataset(layout, tmp_path), "train")
@@ -234,7 +237,7 @@ def test_all_images_may_be_train_images(tmp_path):
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_synthia_has_no_split_but_train_unless_shares_say_so(tmp_path, split):
-    native.write("synthia", tmp_path, images={"train": 6}, size=SIZE, seed=0)
+    writer.write("synthia", tmp_path, images={"train": 6}, size=SIZE, seed=0)
     assert layouts.splits(dataset("synthia", tmp_path)) == ["train"]
     with refused(f"holds no image of the {split} split"):
         names(dataset("synthia", tmp_path), split)
@@ -245,7 +248,7 @@ def test_synthia_has_no_split_but_train_unless_shares_say_so(tmp_path, split):
 
 @pytest.mark.parametrize("layout", BY_FOLDER)
 def test_folders_are_splits(tmp_path, layout):
-    native.write(layout, tmp_path, images={"train": 2, "test": 1}, size=SIZE, seed=0)
+    writer.write(layout, tmp_path, images={"train": 2, "test": 1}, size=SIZE, seed=0)
     data = dataset(layout, tmp_path)
     assert layouts.by_folder(data)
     assert layouts.splits(data) == ["train", "test"]
@@ -255,7 +258,7 @@ def test_folders_are_splits(tmp_path, layout):
 
 
 def test_empty_split_is_a_sentence(tmp_path):
-    native.write("cityscapes", tmp_path, images={"train": 1}, size=SIZE, seed=0)
+    writer.write("cityscapes", tmp_path, images={"train": 1}, size=SIZE, seed=0)
     for folder in ("leftImg8bit", "gtFine"):
         (tmp_path / folder / "test").mkdir()
     with refused("holds no image of the test split"):
@@ -315,7 +318,7 @@ def test_shares_mix_the_names_and_stay_what_they_were(tmp_path):
 
 @pytest.mark.parametrize("part", [0, 20, 200])
 def test_damaged_split_file_is_named(tmp_path, part):
-    native.write("gta5", tmp_path, images={"train": 2}, size=SIZE, seed=0)
+    writer.write("gta5", tmp_path, images={"train": 2}, size=SIZE, seed=0)
     path = tmp_path / "split.mat"
     path.write_bytes(path.read_bytes()[:part])
     with refused(f"{path} .*trainIds .*release"):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from madan import losses
 from madan.labels import IGNORE
+from madan.methods import losses
 
 CLASSES = 19
 

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from madan import labels, masks
+from madan import labels
+from madan.data import masks
+from madan.data.layouts import LAYOUTS, Meaning
+from madan.data.masks import NotIds
+from madan.errors import Refusal
 from madan.labels import IGNORE, UNKNOWN
-from madan.layouts import LAYOUTS, Meaning
-from madan.masks import NotIds
-from madan.schema import Refusal
 
 RELEASES = [
     (name, k) for name, layout in LAYOUTS.items() for k, form in enumerate(layout.forms)

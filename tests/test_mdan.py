@@ -11,10 +11,13 @@ from conftest import params_yaml, tiny, write_set
 from test_adaptation import largest_error, moved, run, seeded_images, seeded_truth, weights
 from test_fcn8s import GOLDEN, load, narrow
 
-from madan import batches, config, losses, segmentation, training
-from madan.discriminators import SourceDiscriminators, reverse
+from madan import config
+from madan.data import batches
+from madan.engine import training
 from madan.labels import IGNORE
-from madan.mdan import Mdan
+from madan.methods import losses, segmentation
+from madan.methods.mdan import Mdan
+from madan.models.discriminators import SourceDiscriminators, reverse
 
 CROP = (16, 32)
 

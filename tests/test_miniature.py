@@ -5,13 +5,14 @@ import hashlib
 import numpy as np
 import pytest
 
-from madan import labels, miniature
+from madan import labels
+from madan.miniature import world
 
 SIZE = (32, 64)
 
 
 def scene(domain: str, index: int = 0, split: str = "train", **more):
-    return miniature.draw(domain, split, index, **({"seed": 0, "size": SIZE} | more))
+    return world.draw(domain, split, index, **({"seed": 0, "size": SIZE} | more))
 
 
 def classes_of(domain: str, scenes: int) -> set[str]:
@@ -19,7 +20,7 @@ def classes_of(domain: str, scenes: int) -> set[str]:
     return {labels.CLASSES[k] for k in np.unique(drawn) if k != labels.IGNORE}
 
 
-@pytest.mark.parametrize("domain", miniature.CONTENTS)
+@pytest.mark.parametrize("domain", world.CONTENTS)
 def test_same_seed_draws_the_same_bytes(domain):
     for once, again in zip(scene(domain), scene(domain), strict=True):
         assert once.tobytes() == again.tobytes()
@@ -27,7 +28,7 @@ def test_same_seed_draws_the_same_bytes(domain):
 
 def digest_of(domain: str, looks) -> str:
     sha = hashlib.sha256()
-    for split in miniature.SPLITS[domain]:
+    for split in world.SPLITS[domain]:
         for index in range(3):
             for look in (None, *looks):
                 for part in scene(domain, index, split, size=(64, 128), look=look):
@@ -78,8 +79,8 @@ def test_index_seed_and_split_each_change_the_scene(change):
     assert (label != other_label).any()
 
 
-@pytest.mark.parametrize("domain", miniature.CONTENTS)
-@pytest.mark.parametrize("look", miniature.LOOKS)
+@pytest.mark.parametrize("domain", world.CONTENTS)
+@pytest.mark.parametrize("look", world.LOOKS)
 def test_a_look_changes_the_image_but_never_the_label(domain, look):
     for index in range(4):
         image, label = scene(domain, index)
@@ -89,7 +90,7 @@ def test_a_look_changes_the_image_but_never_the_label(domain, look):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 80), (96, 48)])
-@pytest.mark.parametrize("domain", miniature.CONTENTS)
+@pytest.mark.parametrize("domain", world.CONTENTS)
 def test_the_size_asked_for_is_the_size_drawn(domain, size):
     image, label = scene(domain, size=size)
     assert image.shape == (*size, 3) and image.dtype == np.uint8
@@ -118,7 +119,7 @@ def test_each_source_misses_classes_and_together_they_cover_all_19():
 def test_only_the_targets_have_ignored_pixels_and_they_lie_at_the_bottom():
     drawn = {
         domain: np.stack([scene(domain, index)[1] for index in range(12)]) == labels.IGNORE
-        for domain in miniature.CONTENTS
+        for domain in world.CONTENTS
     }
     assert not drawn["gta5"].any() and not drawn["synthia"].any()
     for target in ("cityscapes", "bdd100k"):

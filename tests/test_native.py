@@ -8,18 +8,19 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from madan import labels, miniature, native
-from madan.layouts import LAYOUTS
+from madan import labels
+from madan.data.layouts import LAYOUTS
+from madan.miniature import world, writer
 
 SIZE = (32, 64)
 
 
 def scene(domain: str, index: int = 0, split: str = "train"):
-    return miniature.draw(domain, split, index, seed=0, size=SIZE)
+    return world.draw(domain, split, index, seed=0, size=SIZE)
 
 
 def write(layout: str, root: Path, **images: int) -> None:
-    native.write(layout, root, images=images, size=SIZE, seed=0)
+    writer.write(layout, root, images=images, size=SIZE, seed=0)
 
 
 def read(path: Path) -> np.ndarray:
@@ -35,7 +36,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     write("gta5", root / "gta5", train=3, val=2, test=1)
     write("synthia", root / "synthia", train=3)
@@ -49,51 +50,51 @@ def world(tmp_path_factory):
 def test_native_ids_invert_the_label_table(layout):
     train_ids = np.append(np.arange(19), labels.IGNORE).astype(np.uint8)
     known = np.isin(train_ids, labels.TABLES[layout])
-    back = LAYOUTS[layout].table[native.native_ids(layout)[train_ids]]
+    back = LAYOUTS[layout].table[writer.native_ids(layout)[train_ids]]
     np.testing.assert_array_equal(back, np.where(known, train_ids, labels.IGNORE))
     assert known.sum() == (12 if layout == "camvid" else 20)
 
 
-def test_gta5_holds_images_and_palette_labels_under_running_numbers(world):
+def test_gta5_holds_images_and_palette_labels_under_running_numbers(written):
     names = [f"{number:05d}.png" for number in range(1, 7)]
     for folder in ("images", "labels"):
-        assert sorted(path.name for path in (world / "gta5" / folder).iterdir()) == names
+        assert sorted(path.name for path in (written / "gta5" / folder).iterdir()) == names
     split, index = "val", 1
     image, train_ids = scene("gta5", index, split)
-    np.testing.assert_array_equal(read(world / "gta5/images/00005.png"), image)
-    label = Image.open(world / "gta5/labels/00005.png")
+    np.testing.assert_array_equal(read(written / "gta5/images/00005.png"), image)
+    label = Image.open(written / "gta5/labels/00005.png")
     assert label.mode == "P"
     np.testing.assert_array_equal(labels.TABLES["gta5"][np.asarray(label)], train_ids)
     np.testing.assert_array_equal(np.asarray(label.convert("RGB")), labels.colour(train_ids))
 
 
-def test_gta5_split_mat_holds_disjoint_columns_and_mapping_mat_the_classes(world):
-    split = loadmat(world / "gta5/split.mat")
+def test_gta5_split_mat_holds_disjoint_columns_and_mapping_mat_the_classes(written):
+    split = loadmat(written / "gta5/split.mat")
     ids = [split[key] for key in ("trainIds", "valIds", "testIds")]
     assert [column.shape for column in ids] == [(3, 1), (2, 1), (1, 1)]
     assert np.concatenate(ids).ravel().tolist() == [1, 2, 3, 4, 5, 6]
-    classes = [str(cell[0]) for cell in loadmat(world / "gta5/mapping.mat")["classes"].ravel()]
+    classes = [str(cell[0]) for cell in loadmat(written / "gta5/mapping.mat")["classes"].ravel()]
     assert classes[7] == "road" and classes[33] == "bicycle" and classes[0] == "unlabelled"
 
 
-def test_synthia_holds_class_and_instance_in_the_first_two_16_bit_channels(world):
+def test_synthia_holds_class_and_instance_in_the_first_two_16_bit_channels(written):
     image, train_ids = scene("synthia", 2)
-    np.testing.assert_array_equal(read(world / "synthia/RGB/0000002.png"), image)
-    path = world / "synthia/GT/LABELS/0000002.png"
+    np.testing.assert_array_equal(read(written / "synthia/RGB/0000002.png"), image)
+    path = written / "synthia/GT/LABELS/0000002.png"
     blue, green, red = cv2.split(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
     assert red.dtype == np.uint16
     np.testing.assert_array_equal(labels.to_train_ids(red, "synthia"), train_ids)
     assert len(np.unique(green)) > 2 and not blue.any()
-    colours = read(world / "synthia/GT/COLOR/0000002.png")
+    colours = read(written / "synthia/GT/COLOR/0000002.png")
     np.testing.assert_array_equal(colours, labels.colour(train_ids))
 
 
-def test_pillow_loses_the_16_bit_class_ids_of_synthia(world):
-    assert not np.asarray(Image.open(world / "synthia/GT/LABELS/0000000.png"))[..., 0].any()
+def test_pillow_loses_the_16_bit_class_ids_of_synthia(written):
+    assert not np.asarray(Image.open(written / "synthia/GT/LABELS/0000000.png"))[..., 0].any()
 
 
-def test_cityscapes_holds_label_ids_beside_images_and_the_bonnet_as_ego_vehicle(world):
-    root = world / "cityscapes"
+def test_cityscapes_holds_label_ids_beside_images_and_the_bonnet_as_ego_vehicle(written):
+    root = written / "cityscapes"
     images = sorted((root / "leftImg8bit/train").glob("*/*_leftImg8bit.png"))
     found = [path.relative_to(root / "leftImg8bit/train").as_posix() for path in images]
     assert found[0] == "altenbruck/altenbruck_000000_000019_leftImg8bit.png" and len(found) == 4
@@ -105,34 +106,34 @@ def test_cityscapes_holds_label_ids_beside_images_and_the_bonnet_as_ego_vehicle(
         ids = read(root / f"gtFine/{stem}_gtFine_labelIds.png")
         np.testing.assert_array_equal(labels.TABLES["cityscapes"][ids], train_ids)
         seen |= set(ids[train_ids == labels.IGNORE].tolist())
-    assert seen == {native.EGO_VEHICLE}
+    assert seen == {writer.EGO_VEHICLE}
 
 
-def test_splits_share_no_city_and_no_image(world):
-    root = world / "cityscapes/leftImg8bit"
+def test_splits_share_no_city_and_no_image(written):
+    root = written / "cityscapes/leftImg8bit"
     cities = [{path.name for path in (root / s).iterdir()} for s in ("train", "val", "test")]
     assert sum(map(len, cities)) == len(set.union(*cities))
     folders = ("cityscapes/leftImg8bit", "gta5/images", "synthia/RGB")
-    images = [path.read_bytes() for folder in folders for path in (world / folder).rglob("*.png")]
+    images = [path.read_bytes() for folder in folders for path in (written / folder).rglob("*.png")]
     assert len(images) == 18 and len(set(images)) == 18
 
 
-def test_bdd100k_holds_jpegs_and_train_ids_in_its_newer_folders(world):
-    found = sorted(files(world / "bdd100k"))
+def test_bdd100k_holds_jpegs_and_train_ids_in_its_newer_folders(written):
+    found = sorted(files(written / "bdd100k"))
     stems = ["00000000-", "00000001-"]
     images = [name for name in found if name.startswith("images/10k/train/")]
     truths = [name for name in found if name.startswith("labels/sem_seg/masks/train/")]
     for stem, image, truth in zip(stems, images, truths, strict=True):
         assert Path(image).name.startswith(stem) and image.endswith(".jpg")
         assert Path(truth).stem == Path(image).stem and truth.endswith(".png")
-    ids = np.stack([read(world / "bdd100k" / truth) for truth in truths])
+    ids = np.stack([read(written / "bdd100k" / truth) for truth in truths])
     assert set(np.unique(ids)) <= {*range(19), labels.IGNORE}
     assert labels.IGNORE in ids
 
 
-def test_camvid_holds_its_eleven_classes_and_the_rest_as_unlabelled(world):
-    assert len(list((world / "camvid/val").glob("*.png"))) == 1
-    paths = sorted((world / "camvid/trainannot").glob("*.png"))
+def test_camvid_holds_its_eleven_classes_and_the_rest_as_unlabelled(written):
+    assert len(list((written / "camvid/val").glob("*.png"))) == 1
+    paths = sorted((written / "camvid/trainannot").glob("*.png"))
     assert [path.name for path in paths] == ["0006R0_f00000.png", "0006R0_f00001.png"]
     ids = np.stack([read(path) for path in paths])
     assert set(np.unique(ids)) <= set(range(12)) and 11 in ids
@@ -147,8 +148,8 @@ def test_camvid_holds_its_eleven_classes_and_the_rest_as_unlabelled(world):
 )
 def test_a_release_of_another_form_is_written_in_it(tmp_path, layout, form, first):
     lies = LAYOUTS[layout].forms[form]
-    native.write(layout, tmp_path / "w", images={"train": 1}, size=SIZE, seed=0, form=lies)
-    name = native.NAMES[layout]("train", 0, {}).partition("-")[2]
+    writer.write(layout, tmp_path / "w", images={"train": 1}, size=SIZE, seed=0, form=lies)
+    name = writer.NAMES[layout]("train", 0, {}).partition("-")[2]
     assert sorted(files(tmp_path / "w")) == first.replace("{}", name).split()
     if layout == "synthia":
         ids = Image.open(tmp_path / "w/GT/parsed_LABELS/0000000.png")
@@ -158,25 +159,25 @@ def test_a_release_of_another_form_is_written_in_it(tmp_path, layout, form, firs
         )
 
 
-def test_targets_of_other_layouts_show_other_scenes_with_the_targets_look(world):
+def test_targets_of_other_layouts_show_other_scenes_with_the_targets_look(written):
     folders = ("cityscapes/leftImg8bit/train", "camvid/train")
-    paths = [next(p for p in (world / name).rglob("*") if p.is_file()) for name in folders]
+    paths = [next(p for p in (written / name).rglob("*") if p.is_file()) for name in folders]
     shown = [read(path).astype(float) for path in paths]
     assert abs(shown[0] - shown[1]).mean() > 10
     saturation = [np.ptp(image, axis=2).mean() for image in (*shown, scene("gta5")[0])]
     assert max(saturation[:2]) < saturation[2]
 
 
-def test_bdd100k_has_scenes_of_its_own_and_camvid_those_of_cityscapes(world):
-    masks = sorted((world / "bdd100k/labels/sem_seg/masks/train").iterdir())
+def test_bdd100k_has_scenes_of_its_own_and_camvid_those_of_cityscapes(written):
+    masks = sorted((written / "bdd100k/labels/sem_seg/masks/train").iterdir())
     for index, path in enumerate(masks):
         np.testing.assert_array_equal(read(path), scene("bdd100k", index)[1])
-    assert "camvid" not in miniature.CONTENTS
+    assert "camvid" not in world.CONTENTS
 
 
 def test_another_look_is_the_same_scenes_with_the_same_labels(tmp_path):
     write("gta5", tmp_path / "own", train=2)
-    native.write("gta5", tmp_path / "look", images={"train": 2}, size=SIZE, seed=0, look="bdd100k")
+    writer.write("gta5", tmp_path / "look", images={"train": 2}, size=SIZE, seed=0, look="bdd100k")
     own, look = files(tmp_path / "own"), files(tmp_path / "look")
     same = {name for name in own if own[name] == look[name]}
     assert own.keys() == look.keys() and own.keys() - same == {
@@ -196,14 +197,14 @@ def test_writing_again_gives_the_same_bytes_another_day(tmp_path, monkeypatch, l
 def test_a_failed_write_leaves_the_old_world_and_nothing_else(tmp_path, monkeypatch):
     write("synthia", tmp_path / "synthia", train=1)
     before = sorted(tmp_path.rglob("*"))
-    draw = miniature.draw
+    draw = world.draw
 
     def fail_at_the_third(domain, split, index, **more):
         if index == 2:
             raise RuntimeError("disk on fire")
         return draw(domain, split, index, **more)
 
-    monkeypatch.setattr(miniature, "draw", fail_at_the_third)
+    monkeypatch.setattr(world, "draw", fail_at_the_third)
     for name in ("synthia", "new"):
         with pytest.raises(RuntimeError, match="disk on fire"):
             write("synthia", tmp_path / name, train=3)

@@ -40,7 +40,10 @@ KEYS = {
     "training.save_every": [1, 7],
     "domains.gta5.shards": [1, 2],
 }
-MODULES = ["segmentation", "verify", "tables", "pipeline/jobs/segment", "pipeline/jobs/prepare"]
+MODULES = [
+    "methods/segmentation", "data/verify", "report/tables", "pipeline/jobs/segment",
+    "pipeline/jobs/prepare",
+]  # fmt: skip
 
 
 class Orders:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from madan import outputs
+from madan.errors import Refusal
 from madan.outputs import Outputs
-from madan.schema import Refusal
 
 ODD = ["plain.png", "new\nline.png", "back\\slash\\n.png", "\x1b[31mred.png", "deep/er/ä.png",
        "not utf-8 \udcff.png", "  spaces ", "a" * 251 + ".png"]  # fmt: skip

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from test_escaping import decoded, rendered, words
 
-from madan import config, escaping, labels, pages, tables
-from madan.budgets import Budget
-from madan.schema import Row, Table
+from madan import config, labels
+from madan.config.schema import Row, Table
+from madan.report import escaping, markdown, tables
+from madan.report.budgets import Budget
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def rows_of(text):
 
 
 def test_markdown_has_means_deviations_and_intervals(raw, made):
-    text = pages.files(made, "ablation", resolved(raw))["md"]
+    text = markdown.files(made, "ablation", resolved(raw))["md"]
     by_row = {row[0]: row for row in rows_of(text.split("The next table compares rows")[0])}
     assert by_row["row"][-4:] == ["mIoU16", "mIoU19", "mIoU13", "n"]
     assert by_row["pooled"][-4:] == ["31.0 ± 1.4", "31.0 ± 1.4", "31.0 ± 1.4", "2"]
@@ -51,7 +52,7 @@ def test_markdown_has_means_deviations_and_intervals(raw, made):
 
 def test_page_says_at_its_top_what_the_table_is(raw, made):
     for key in ("md", "tex"):
-        text = pages.files(made, "ablation", resolved(raw))[key]
+        text = markdown.files(made, "ablation", resolved(raw))[key]
         top = text.split("| row" if key == "md" else "\\begin{tabular}")[0]
         for word in (
             "Table ablation", "Scale: miniature", "Target: cityscapes, split test, 200 images",
@@ -65,7 +66,7 @@ def test_page_says_at_its_top_what_the_table_is(raw, made):
 
 
 def test_page_without_a_score_says_so(raw, made):
-    top = pages.files(made.iloc[:0], "ablation", resolved(raw))["md"].split("| row")[0]
+    top = markdown.files(made.iloc[:0], "ablation", resolved(raw))["md"].split("| row")[0]
     assert "Target: cityscapes, split test, no score yet." in top
     assert "Evaluation size: the size of each label. " in top
 
@@ -74,7 +75,7 @@ def test_every_column_is_explained_at_the_top(raw, made):
     spent = {"pooled": Budget(350, 2800)}
     for scale in ("miniature", "paper"):
         params = resolved(raw, scale=scale)
-        text = pages.files(made, "ablation", params, spent)["md"]
+        text = markdown.files(made, "ablation", params, spent)["md"]
         top, first = text.split("| row", 1)
         titles = ["row", *(title.strip() for title in first.splitlines()[0].strip("|").split("|"))]
         for title in titles[:-1]:
@@ -84,7 +85,7 @@ def test_every_column_is_explained_at_the_top(raw, made):
 
 def test_page_names_classes_that_the_labels_do_not_have(raw, made):
     made["mean_over"] = "road, building, car, bicycle"
-    text = pages.files(made, "ablation", resolved(raw))["md"]
+    text = markdown.files(made, "ablation", resolved(raw))["md"]
     assert "mIoU16 is the mean over 4 classes: road, building, car, bicycle." in text
     assert "mIoU19 is over 4 classes: those of mIoU16." in text
     assert (
@@ -94,12 +95,12 @@ def test_page_names_classes_that_the_labels_do_not_have(raw, made):
 
 def test_no_page_of_the_miniature_speaks_of_published_figures(raw, made):
     for name in raw["tables"]:
-        for text in pages.files(made, name, resolved(raw)).values():
+        for text in markdown.files(made, name, resolved(raw)).values():
             assert "published" not in text and "verdict" not in text
 
 
 def test_pages_of_full_size_have_verdicts_and_unrun_rows(raw, made):
-    text = pages.files(made.iloc[:0], "comparison", resolved(raw, scale="paper"))["md"]
+    text = markdown.files(made.iloc[:0], "comparison", resolved(raw, scale="paper"))["md"]
     by_row = {row[0]: row for row in rows_of(text.split("The next table has the IoU")[0])}
     assert by_row["row"][-3:] == ["published", "difference", "verdict"]
     assert by_row["madan"][-3:] == ["41.4", "–", "not run"]
@@ -122,7 +123,7 @@ def test_pages_of_full_size_have_verdicts_and_unrun_rows(raw, made):
 
 def test_published_iou_of_each_class_stands_beside_ours_with_the_difference(raw, made):
     made = made.assign(images=500, scale="paper", row="madan").drop_duplicates("seed")
-    text = pages.files(made, "comparison", resolved(raw, scale="paper"))["md"]
+    text = markdown.files(made, "comparison", resolved(raw, scale="paper"))["md"]
     rows = [
         row for row in rows_of(text.split("The next table has the IoU")[1]) if row[0] == "madan"
     ][:3]
@@ -133,7 +134,7 @@ def test_published_iou_of_each_class_stands_beside_ours_with_the_difference(raw,
 
 def test_csv_of_full_size_has_published_figures_and_verdicts(raw, made):
     made = made.assign(images=500, scale="paper", row="madan").drop_duplicates("seed")
-    text = pages.files(made, "comparison", resolved(raw, scale="paper"))["csv"]
+    text = markdown.files(made, "comparison", resolved(raw, scale="paper"))["csv"]
     found = list(csv.DictReader(io.StringIO(text)))
     [one, two] = [line for line in found if line["row"] == "madan"]
     assert [line["published"] for line in (one, two)] == ["41.4", "41.4"]
@@ -146,11 +147,11 @@ def test_csv_of_full_size_has_published_figures_and_verdicts(raw, made):
 
 def test_budgets_of_l_task_are_columns_where_they_are_given_and_not_otherwise(raw, made):
     params = resolved(raw)
-    plain = pages.files(made, "ablation", params)
+    plain = markdown.files(made, "ablation", params)
     assert not any("task" in text.replace("along with L_task", "").replace(
         "along with L\\_task", "") for text in plain.values())  # fmt: skip
     spent = {"pooled": Budget(350, 2800), "sad": Budget(190, 1520), "shared": Budget(190, 1520)}
-    text = pages.files(made, "ablation", params, spent)
+    text = markdown.files(made, "ablation", params, spent)
     by_row = {row[0]: row for row in rows_of(text["md"].split("The next table compares rows")[0])}
     assert by_row["row"][2:4] == ["L_task steps", "L_task images"]
     assert by_row["pooled"][2:4] == ["350", "2800"] and by_row["oracle"][2:4] == ["–", "–"]
@@ -178,7 +179,7 @@ def test_names_and_settings_are_shown_inert_in_every_file(raw, made, name, setti
     table = Table.model_construct(target=setting, against=rows[0].row, rows=rows, seeds=[0])
     params = params.model_copy(update={"tables": {"t": table}})
     lines = made.iloc[:2].assign(row=[row.row for row in rows], setting=setting, data=name, seed=0)
-    text = pages.files(lines, "t", params)
+    text = markdown.files(lines, "t", params)
     page = rendered(text["md"])
     assert page.tags <= {"h1", "ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td"}
     assert not page.other
@@ -199,7 +200,7 @@ def test_names_and_settings_are_shown_inert_in_every_file(raw, made, name, setti
 def test_latex_is_well_formed(raw, made, scale):
     params = resolved(raw, scale=scale)
     for name in params.tables:
-        text = pages.files(made, name, params)["tex"]
+        text = markdown.files(made, name, params)["tex"]
         body = [line for line in text.splitlines() if not line.startswith("%")]
         assert "\n".join(body).isascii()
         assert text.count("{") == text.count("}")

@@ -15,21 +15,14 @@ import pytest
 import torch
 from conftest import World, params_yaml, tiny, write_set
 
-from madan import (
-    adaptation,
-    batches,
-    config,
-    devices,
-    labels,
-    losses,
-    parallel,
-    schema,
-    segmentation,
-    training,
-)
-from madan.datasets import Pictures
-from madan.schema import Refusal
-from madan.translation import Translator
+from madan import config, labels
+from madan.config import schema
+from madan.data import batches
+from madan.data.datasets import Pictures
+from madan.engine import distributed, gpu, training
+from madan.errors import Refusal
+from madan.methods import adaptation, losses, segmentation
+from madan.methods.translation import Translator
 
 CROP = (16, 32)
 ALIGNED = {
@@ -104,9 +97,9 @@ def first_gradients(name, folder):
 
     for key, optimizer in method.optimizers.items():
         optimizer.register_step_pre_hook(lambda made, *_, key=key: keep(key, made))
-    figures = parallel.figures(method.update(0))
-    if parallel.rank() == 0:
-        torch.save((gradients, figures), folder / f"{parallel.size()}.pt")
+    figures = distributed.figures(method.update(0))
+    if distributed.rank() == 0:
+        torch.save((gradients, figures), folder / f"{distributed.size()}.pt")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -130,7 +123,7 @@ def three_steps(name, folder):
         torch.manual_seed(step)
         method.update(step)
     held = {n: module.state_dict() for n, module in method.modules.items() if "pool" not in n}
-    torch.save(held, folder / f"rank{parallel.rank()}.pt")
+    torch.save(held, folder / f"rank{distributed.rank()}.pt")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -145,7 +138,7 @@ def test_all_processes_hold_the_same_bits_of_weights_and_of_the_gate(name, tmp_p
 
 def test_the_gate_goes_by_the_accuracy_of_all_processes(tmp_path, monkeypatch):
     method = build("ADDA", tmp_path)
-    monkeypatch.setattr(parallel, "mean", lambda value: torch.full_like(value, 1))
+    monkeypatch.setattr(distributed, "mean", lambda value: torch.full_like(value, 1))
     window = method.settings.window
     assert method.update(0)["accuracy"] == pytest.approx(1 / window)
 
@@ -163,8 +156,8 @@ def as_rank(monkeypatch):
     """Make this process believe that it is one of several."""
 
     def as_rank(rank, size):
-        monkeypatch.setattr(parallel, "rank", lambda: rank)
-        monkeypatch.setattr(parallel, "size", lambda: size)
+        monkeypatch.setattr(distributed, "rank", lambda: rank)
+        monkeypatch.setattr(distributed, "size", lambda: size)
 
     return as_rank
 
@@ -195,7 +188,7 @@ def test_jitter_of_a_part_is_that_of_its_rows_in_the_batch(tmp_path, as_rank):
 def test_a_batch_without_equal_shares_is_refused(as_rank):
     as_rank(0, 4)
     with pytest.raises(Refusal, match="6 images do not divide evenly between 4 processes"):
-        parallel.share(6)
+        distributed.share(6)
 
 
 def test_random_numbers_of_a_step_differ_by_process_and_not_by_anything_else():
@@ -207,12 +200,12 @@ def test_random_numbers_of_a_step_differ_by_process_and_not_by_anything_else():
 
 def test_one_process_does_nothing():
     value = torch.ones(3)
-    assert parallel.mean(value) is value
-    assert parallel.share(5) == range(5)
-    assert parallel.figures({"loss": 1.5}) == {"loss": 1.5}
-    assert parallel.newest_common([3, 9]) == 9 and parallel.newest_common([]) is None
-    parallel.join({})
-    assert (parallel.rank(), parallel.size()) == (0, 1)
+    assert distributed.mean(value) is value
+    assert distributed.share(5) == range(5)
+    assert distributed.figures({"loss": 1.5}) == {"loss": 1.5}
+    assert distributed.newest_common([3, 9]) == 9 and distributed.newest_common([]) is None
+    distributed.join({})
+    assert (distributed.rank(), distributed.size()) == (0, 1)
 
 
 STEP = {"SLURM_JOB_ID": "41", "SLURM_STEP_ID": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
@@ -223,26 +216,26 @@ STEP = {"SLURM_JOB_ID": "41", "SLURM_STEP_ID": "2", "SLURM_PROCID": "3", "SLURM_
     ("nodes", "first"), [("n1", "n1"), ("n[01-02],m7", "n01"), ("gpu-a,gpu-b", "gpu-a")]
 )
 def test_a_slurm_step_of_several_tasks_is_a_group(nodes, first):
-    place = parallel._place(STEP | {"SLURM_STEP_NODELIST": nodes})
+    place = distributed._place(STEP | {"SLURM_STEP_NODELIST": nodes})
     assert place["MASTER_ADDR"] == first
     assert (place["WORLD_SIZE"], place["RANK"], place["LOCAL_RANK"]) == ("4", "3", "1")
     assert 20000 <= int(place["MASTER_PORT"]) < 40010
-    other = parallel._place(STEP | {"SLURM_STEP_NODELIST": nodes, "MASTER_PORT": "99"})
+    other = distributed._place(STEP | {"SLURM_STEP_NODELIST": nodes, "MASTER_PORT": "99"})
     assert other["MASTER_PORT"] == "99"
 
 
 def test_a_slurm_job_that_was_not_started_with_several_tasks_is_alone():
     batch_script = {"SLURM_JOB_ID": "41", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
-    assert parallel.expected(batch_script) == 1
-    assert parallel.expected(STEP | {"SLURM_STEP_NUM_TASKS": "1"}) == 1
-    assert parallel.expected({"WORLD_SIZE": "2", "SLURM_STEP_NUM_TASKS": "4"}) == 2
+    assert distributed.expected(batch_script) == 1
+    assert distributed.expected(STEP | {"SLURM_STEP_NUM_TASKS": "1"}) == 1
+    assert distributed.expected({"WORLD_SIZE": "2", "SLURM_STEP_NUM_TASKS": "4"}) == 2
 
 
 def refuses_on_the_second(folder):
-    parallel.join()
+    distributed.join()
     try:
-        with parallel.together():
-            if parallel.rank():
+        with distributed.together():
+            if distributed.rank():
                 raise OSError(28, "No space left on device")
     except OSError:
         (folder / "second").touch()
@@ -345,7 +338,7 @@ def test_another_number_of_processes_than_were_started_is_refused(prepared):
 def test_a_command_waits_for_the_lease_of_another(prepared):
     shutil.rmtree(prepared.root / "state/miniature", ignore_errors=True)
     pretend = {"MADAN_GPUS": "1", "MADAN_ALLOW_CPU": "1"}
-    held = devices.lease(1, prepared.root / devices.LEASES, dict(pretend))
+    held = gpu.lease(1, prepared.root / gpu.LEASES, dict(pretend))
     said = prepared.root / "waits"
     process = forked.start(
         prepared.root, "segment", "source-gta5", environment=pretend, said="waits"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madan import photos
+from madan.errors import Refusal
+from madan.inference import photos
+from madan.inference.photos import Found
 from madan.outputs import Outputs
-from madan.photos import Found
-from madan.schema import Refusal
 
 
 def touch(*paths):

@@ -3,9 +3,12 @@
 import pytest
 from conftest import tiny, write_set
 
-from madan import adaptation, config, schema, segmentation, training
+from madan import config
+from madan.config import schema
+from madan.engine import training
+from madan.methods import adaptation, segmentation
+from madan.methods.translation import Translator
 from madan.pipeline.jobs import pictures
-from madan.translation import Translator
 
 
 @pytest.fixture

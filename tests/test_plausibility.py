@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madan import labels, native, plausibility
-from madan.inspection import Inspection
-from madan.layouts import LAYOUTS
-from madan.plausibility import PUBLISHED
+from madan import labels
+from madan.data import plausibility
+from madan.data.inspection import Inspection
+from madan.data.layouts import LAYOUTS
+from madan.data.plausibility import PUBLISHED
+from madan.miniature import writer
 
 
 def layout_of(name):
@@ -27,7 +29,7 @@ def seen(name, ids, layout, **more):
 
 def published(layout, kind, pixels=100_000):
     """Pixels of each id of a kind, as frequent as in the release."""
-    back = native.native_ids(kind)
+    back = writer.native_ids(kind)
     wanted = np.array(PUBLISHED[layout]) / np.sum(PUBLISHED[layout])
     ids = [*range(19), labels.IGNORE]
     found = {}

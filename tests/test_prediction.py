@@ -7,11 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from madan import checkpoints, cli, config, labels, photos, prediction, segmentation, tiling, video
-from madan.prediction import Sight
-from madan.progress import Meter
-from madan.schema import Export, Refusal
-from madan.tiling import strips
+from madan import cli, config, labels
+from madan.config.schema import Export
+from madan.engine.progress import Meter
+from madan.errors import Refusal
+from madan.evaluation import tiling
+from madan.evaluation.tiling import strips
+from madan.inference import photos, video
+from madan.inference import predict as prediction
+from madan.inference.predict import Sight
+from madan.methods import segmentation
+from madan.models import checkpoints
 
 TILES = Export(tile=(64, 128), overlap=32)
 OWN = Sight(0, TILES, "fp32", 1)
@@ -376,7 +382,7 @@ def test_predict_needs_no_settings_beside_a_weights_file(net, raw, tmp_path, mon
 
 
 def test_dark_and_bright_photos_show_where_classes_begin():
-    from madan import export
+    from madan.evaluation import export
 
     ids = np.zeros((60, 80), np.uint8)
     ids[:, 40:], ids[50:, :20] = 13, 255
@@ -389,10 +395,10 @@ def test_dark_and_bright_photos_show_where_classes_begin():
 
 
 def test_a_mosaic_shows_names_as_they_are_written(tmp_path):
-    from madan import figures
+    from madan.report import plots
 
     image = picture(20, 30)
     name = "in/a$x^{$b\x1b[31m\n" + "long" * 60
-    figures.save(figures.mosaic({name: [image, image, image]}), tmp_path / "f.png")
+    plots.save(plots.mosaic({name: [image, image, image]}), tmp_path / "f.png")
     with Image.open(tmp_path / "f.png") as made:
         assert made.width > 900

@@ -8,8 +8,8 @@ import types
 import pytest
 import torch
 
-from madan import progress, training
-from madan.progress import Board, Meter
+from madan.engine import progress, training
+from madan.engine.progress import Board, Meter
 
 
 def test_a_line_has_step_images_a_second_time_left_and_means_over_sources(capsys):

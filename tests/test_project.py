@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,35 +15,17 @@ import shell_lint
 from conftest import PROJECT, params_yaml
 from ruamel.yaml import YAML
 
-from madan import config, schema
+from madan import config
+from madan.config import schema
 from madan.pipeline import outs
 from madan.pipeline.graph import Graph
 
 PACKAGE = PROJECT / "madan"
-LEVELS = [
-    {"__init__", "startup", "labels", "folders", "published", "escaping", "keys",
-     "network_settings", "method_settings", "schema", "runs", "method_checks", "target_checks",
-     "checks", "config",
-     "files", "inert", "headers"},
-    {"looks", "scene", "miniature", "native", "layouts", "rasters", "masks", "inspection",
-     "plausibility", "pairing", "drafting", "datasets", "verify", "batches", "context", "backbones",
-     "generator", "discriminators", "fcn8s", "drn26", "checkpoints", "progress", "parallel",
-     "states", "devices", "outputs", "photos", "video", "tensors"},
-    {"losses", "scores", "training", "released", "adversarial"},
-    {"translation", "stylisation", "tiling", "segmentation", "adaptation", "category", "mdan",
-     "self_training", "evaluation"},
-    {"verdicts", "budgets", "tables", "pages", "grids", "figures", "export", "prediction"},
-    {"pipeline", "pipeline.artefacts", "pipeline.certificates", "pipeline.raw", "pipeline.code",
-     "pipeline.settings", "pipeline.edges", "pipeline.checks", "pipeline.outs",
-     "pipeline.shares"},
-    {"pipeline.contents", "pipeline.graph", "stages"},
-    {"pipeline.staleness", "pipeline.acceptance", "pipeline.publishing", "status",
-     "publication"},
-    {"pipeline.jobs", *(f"pipeline.jobs.{path.stem}" for path in PACKAGE.glob("pipeline/jobs/*"))},
-    {"pipeline.trials", "pipeline.calibration", "pipeline.estimate"},
-    {"cli"},
-]  # fmt: skip
-LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
+# From the floor up: a module imports from its own room and from those before it.
+ROOMS = (
+    "", "config", "engine", "data", "miniature", "models", "methods", "evaluation", "report",
+    "inference", "pipeline", "cli",
+)  # fmt: skip
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -60,10 +43,25 @@ def imports(path: Path) -> set[str]:
     return {name.removeprefix("madan.") for name in found} & MODULES.keys()
 
 
+def room(name: str) -> str:
+    return name.partition(".")[0] if name.partition(".")[0] in ROOMS else ""
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_never_run_upwards(name):
-    assert name in LEVEL, "say in LEVELS at which level the module lives"
-    assert not {other for other in imports(MODULES[name]) if LEVEL[other] > LEVEL[name]}
+    floor = ROOMS.index(room(name))
+    assert not {other for other in imports(MODULES[name]) if ROOMS.index(room(other)) > floor}
+
+
+def test_no_module_imports_itself_through_others():
+    graph = {name: imports(path) - {name} for name, path in MODULES.items()}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_every_room_says_what_belongs_there():
+    for path in PACKAGE.rglob("__init__.py"):
+        if path.parent != PACKAGE:
+            assert len(ast.get_docstring(ast.parse(path.read_text())).split("\n\n")) > 1, path
 
 
 def test_the_overview_lists_the_modules_as_they_are():
@@ -73,12 +71,12 @@ def test_the_overview_lists_the_modules_as_they_are():
 
 @pytest.mark.parametrize("word", ["GAN", "FCN", "domain"])
 def test_the_loop_does_not_know_what_it_trains(word):
-    code = (PACKAGE / "training.py").read_text()
+    code = (PACKAGE / "engine/training.py").read_text()
     assert not re.search(rf"\b{word}\b", code.split('"""', 2)[2].replace("# ", ""), re.IGNORECASE)
 
 
 def test_the_package_does_not_know_snakemake():
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         assert not re.search(r"^\s*(import|from) snakemake", path.read_text(), re.MULTILINE), path
 
 
@@ -120,14 +118,14 @@ def test_rows_beside_the_papers_in_the_readme_are_the_published_ones():
 
 def test_what_only_predicts_does_not_import_torchs_compiler():
     """2 s of every job that scores or stylises; algorithms are deterministic all the same."""
-    code = "import sys, torch; from madan import training; training.begin(0, 1); "
+    code = "import sys, torch; from madan.engine import training; training.begin(0, 1); "
     code += "assert torch.are_deterministic_algorithms_enabled(); "
     code += "sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_commands_that_need_no_torch_do_not_import_it():
-    code = "import sys, madan.cli, madan.datasets, madan.native, madan.verify, madan.tables; "
+    code = "import sys, madan.cli, madan.data.verify, madan.miniature.writer, madan.report.tables; "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

@@ -3,12 +3,13 @@
 import pytest
 from conftest import PROJECT, params_yaml
 
-from madan import config, outputs, publication
+from madan import config, outputs
+from madan.errors import Refusal
+from madan.pipeline import publication
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.pipeline.publishing import Job
 from madan.pipeline.staleness import Staleness
-from madan.schema import Refusal
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from madan import rasters
+from madan.data import rasters
+from madan.data.rasters import Unfit
 from madan.folders import NotNow
-from madan.rasters import Unfit
 
 RGB = np.array([[(255, 0, 0), (0, 128, 255)], [(7, 90, 200), (255, 255, 255)]], np.uint8)
 GREY = np.array([[0, 255], [85, 170]], np.uint8)

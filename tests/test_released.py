@@ -19,15 +19,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_fcn8s import load as golden
 
-from madan import checkpoints, cli, config, prediction, released, runs, tensors
-from madan.drn26 import DRN26
-from madan.fcn8s import FCN8s
-from madan.generator import Generator
+from madan import cli, config
+from madan.config import runs
+from madan.errors import Refusal
+from madan.inference import predict
+from madan.models import checkpoints, pretrained, tensors
+from madan.models.drn26 import DRN26
+from madan.models.fcn8s import FCN8s
+from madan.models.generator import Generator
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.pipeline.publishing import Job
 from madan.pipeline.staleness import Staleness
-from madan.schema import Refusal
 
 NARROW = {"widths": [4, 8, 16, 32, 32], "head": 64}
 
@@ -73,7 +76,7 @@ def bring(tmp_path, networks):
         path = tmp_path / "released.pth"
         torch.save(content, path)
         out, report = tmp_path / "out.safetensors", tmp_path / "report.json"
-        released.bring(str(path), network, networks, as_released, out, report)
+        pretrained.bring(str(path), network, networks, as_released, out, report)
         return load_file(out), json.loads(report.read_text())
 
     return bring
@@ -100,7 +103,7 @@ def test_a_released_segmenter_gives_its_released_scores(bring, fcn8s, tmp_path, 
     checkpoints.load(tmp_path / "out.safetensors", "F", net)
     expected = golden("fcn8s_outputs")
     assert (net(expected["x"]).argmax(1) == expected["argmax"]).all()
-    assert report["sha256"] == released.sha256(tmp_path / "released.pth")
+    assert report["sha256"] == pretrained.sha256(tmp_path / "released.pth")
     told = checkpoints.story(tmp_path / "out.safetensors")
     assert told["checkpoint"] == "released.pth" and not told["as_released"]
 
@@ -222,8 +225,8 @@ def test_narrow_weights_are_refused_by_full_networks_and_the_way_round(bring, fc
     with torch.device("meta"):
         shapes = DRN26(classes=19, width=1).state_dict()
     wide = {key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}
-    _, lines = released.match(wide, "drn26", networks, False)
-    refused(lambda: released.accept("x.pth", "drn26", lines), "drn26 of another width")
+    _, lines = pretrained.match(wide, "drn26", networks, False)
+    refused(lambda: pretrained.accept("x.pth", "drn26", lines), "drn26 of another width")
 
 
 class Evil:
@@ -240,7 +243,7 @@ def test_code_in_a_pickle_is_refused_with_the_way_to_convert_it(bring, tmp_path,
     content = {"state_dict": fcn8s, "more": Evil(tmp_path / "owned")}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     out = tmp_path / "out"
-    act = lambda: released.bring(str(path), None, None, False, out, out)  # noqa: E731
+    act = lambda: pretrained.bring(str(path), None, None, False, out, out)  # noqa: E731
     refused(act, "posix.mkdir", "could run code", "evil-tensors.safetensors")
     with pytest.raises(Refusal) as caught:
         act()
@@ -322,14 +325,14 @@ def test_the_conversion_that_is_advised_works(tmp_path, fcn8s, networks, monkeyp
     path = tmp_path / "it's whole.pth"
     torch.save(wrap(fcn8s, net), path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(Refusal, match="could run code") as caught:
-        released.bring(str(path), None, networks, False, tmp_path / "o", tmp_path / "r")
+        pretrained.bring(str(path), None, networks, False, tmp_path / "o", tmp_path / "r")
     monkeypatch.setattr(
         FCN8s, "__setstate__", lambda *_: pytest.fail("it was unpickled"), raising=False
     )
     advised(caught.value)
     out = tmp_path / "out.safetensors"
     given = "it's whole-tensors.safetensors"
-    released.bring(given, "fcn8s", networks, False, out, tmp_path / "report.json")
+    pretrained.bring(given, "fcn8s", networks, False, out, tmp_path / "report.json")
     assert torch.equal(load_file(out)["F.vgg.0.bias"], fcn8s["vgg.0.bias"])
     assert len(load_file(out)) == 36
 
@@ -346,7 +349,7 @@ def test_several_sets_of_weights_are_listed_and_one_can_be_taken_out(
     advised(caught.value)
     taken = tmp_path / "released-model-module.safetensors"
     out, report = tmp_path / "out.safetensors", tmp_path / "report.json"
-    released.bring(str(taken), None, networks, False, out, report)
+    pretrained.bring(str(taken), None, networks, False, out, report)
     assert torch.equal(load_file(out)["F.vgg.0.bias"], fcn8s["vgg.0.bias"])
     both = {"F": fcn8s, "G_A": generator(), "D_A": {"model.0.weight": torch.ones(1)}}
     refused(lambda: bring(both), "F (fcn8s, 39 tensors)", "G_A (generator")
@@ -418,7 +421,7 @@ def test_a_file_that_unpacks_to_more_than_it_has_is_refused(bring, fcn8s, tmp_pa
             new.writestr(name, old.read(name))
     assert bomb.stat().st_size < 100_000
     out = tmp_path / "out"
-    refused(lambda: released.bring(str(bomb), None, None, False, out, out), "would unpack to")
+    refused(lambda: pretrained.bring(str(bomb), None, None, False, out, out), "would unpack to")
 
 
 HOSTILE = "\x1b[31mred\x1b[0m [bold]x[/bold]\nnew line\u202e"
@@ -441,17 +444,19 @@ def test_an_import_replaces_no_file_of_the_users(tmp_path, fcn8s, networks):
     torch.save(fcn8s, path)
     for taken in (out, report):
         taken.write_bytes(b"mine")
-        refused(lambda: released.bring(str(path), None, networks, False, out, report),
+        refused(lambda: pretrained.bring(str(path), None, networks, False, out, report),
                 f"{taken} was not written by madan")  # fmt: skip
         assert taken.read_bytes() == b"mine"
         taken.unlink()
         assert not out.exists() and not report.exists()
     for _ in range(2):
-        released.bring(str(path), None, networks, False, out, report)
+        pretrained.bring(str(path), None, networks, False, out, report)
     save_file(fcn8s, tmp_path / "y.safetensors")
     before = (tmp_path / "y.safetensors").read_bytes()
     own = tmp_path / "y.safetensors"
-    refused(lambda: released.bring(str(own), None, networks, False, own, report), "not written by")
+    refused(
+        lambda: pretrained.bring(str(own), None, networks, False, own, report), "not written by"
+    )
     assert own.read_bytes() == before
     converted = tmp_path / "x-tensors.safetensors"
     converted.write_bytes(b"mine")
@@ -460,16 +465,16 @@ def test_an_import_replaces_no_file_of_the_users(tmp_path, fcn8s, networks):
 
 def test_imported_weights_predict(bring, fcn8s, tmp_path):
     bring(fcn8s)
-    net = prediction.segmenter(tmp_path / "out.safetensors")
+    net = predict.segmenter(tmp_path / "out.safetensors")
     assert torch.equal(net.vgg[0].bias, fcn8s["vgg.0.bias"])
     torch.manual_seed(0)
     bring(DRN26(classes=19, width=1 / 16).state_dict())
     image = np.zeros((32, 48, 3), np.uint8)
-    sight = prediction.as_trained(tmp_path / "out.safetensors")._replace(height=0)
-    net = prediction.segmenter(tmp_path / "out.safetensors")
-    assert prediction.train_ids(net, image, sight).shape == (32, 48)
+    sight = predict.as_trained(tmp_path / "out.safetensors")._replace(height=0)
+    net = predict.segmenter(tmp_path / "out.safetensors")
+    assert predict.train_ids(net, image, sight).shape == (32, 48)
     bring(generator())
-    refused(lambda: prediction.segmenter(tmp_path / "out.safetensors"), "holds none")
+    refused(lambda: predict.segmenter(tmp_path / "out.safetensors"), "holds none")
 
 
 @pytest.fixture(scope="module")
@@ -484,7 +489,7 @@ def whole(tmp_path_factory):
 def test_a_torn_file_is_a_sentence(whole, part):
     torn = whole.with_name("torn.pth")
     torn.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
-    refused(lambda: released.bring(str(torn), None, None, False, torn, torn), "is damaged, or no")
+    refused(lambda: pretrained.bring(str(torn), None, None, False, torn, torn), "is damaged, or no")
 
 
 @pytest.fixture(scope="module")
@@ -522,9 +527,9 @@ def test_a_damaged_pickle_is_read_or_refused_within_its_memory(pickles, data):
 def test_what_is_no_file_of_weights_is_a_sentence(tmp_path, content):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
-    refused(lambda: released.bring(str(path), None, None, False, path, path), str(path))
+    refused(lambda: pretrained.bring(str(path), None, None, False, path, path), str(path))
     refused(
-        lambda: released.bring("nowhere.pth", None, None, False, path, path),
+        lambda: pretrained.bring("nowhere.pth", None, None, False, path, path),
         "nowhere.pth not found", "docs/data.md",
     )  # fmt: skip
 
@@ -534,10 +539,10 @@ def test_safetensors_of_ours_need_no_import_and_those_of_others_get_one(tmp_path
     checkpoints.write(ours, {"F.x": torch.ones(1)}, {})
     out, report = tmp_path / "out", tmp_path / "report.json"
     refused(
-        lambda: released.bring(str(ours), None, networks, False, out, report), "needs no import"
+        lambda: pretrained.bring(str(ours), None, networks, False, out, report), "needs no import"
     )
     save_file(fcn8s, theirs)
-    released.bring(str(theirs), "fcn8s", networks, False, out, report)
+    pretrained.bring(str(theirs), "fcn8s", networks, False, out, report)
     assert len(load_file(out)) == 36
 
 
@@ -618,9 +623,9 @@ def test_nothing_is_fetched_unless_torchvision_is_asked_for(networks, tmp_path, 
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", give)
     out, report = tmp_path / "out.safetensors", tmp_path / "report.json"
     with pytest.raises(Refusal):
-        released.bring("data/raw/vgg16-397923af.pth", "vgg16", networks, False, out, report)
+        pretrained.bring("data/raw/vgg16-397923af.pth", "vgg16", networks, False, out, report)
     assert not asked
-    released.bring("torchvision", "vgg16", networks, False, out, report)
+    pretrained.bring("torchvision", "vgg16", networks, False, out, report)
     assert asked and len(load_file(out)) == 30
 
 

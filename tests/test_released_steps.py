@@ -9,9 +9,9 @@ import torch
 from released_steps import Released
 from test_fcn8s import NARROW
 
-from madan.discriminators import PatchGAN
-from madan.fcn8s import FCN8s
-from madan.generator import Generator
+from madan.models.discriminators import PatchGAN
+from madan.models.fcn8s import FCN8s
+from madan.models.generator import Generator
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDED = json.loads((GOLDEN / "multi_step.json").read_text())

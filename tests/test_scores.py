@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
+from madan.evaluation.metrics import confusion, iou, labelled, mean_iou, pixel_accuracy
 from madan.labels import CLASSES_13, CLASSES_16, IGNORE, TABLES, to_label_ids
-from madan.scores import confusion, iou, labelled, mean_iou, pixel_accuracy
 
 CLASSES = 19
 SHAPE = (6, 9)

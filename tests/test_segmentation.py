@@ -10,9 +10,12 @@ from conftest import params_yaml, tiny, write_set
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madan import batches, config, segmentation, training
+from madan import config
+from madan.config.schema import ClassWeights
+from madan.data import batches
+from madan.engine import training
 from madan.labels import IGNORE
-from madan.schema import ClassWeights
+from madan.methods import segmentation
 
 CROP = (16, 32)
 PLAIN = {

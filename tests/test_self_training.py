@@ -11,11 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_adaptation import moved, run, weights
 
-from madan import batches, config, losses, schema, segmentation, self_training, training
-from madan.adaptation import build as build_run
-from madan.datasets import Pictures
+from madan import config
+from madan.config import schema
+from madan.data import batches
+from madan.data.datasets import Pictures
+from madan.engine import training
 from madan.labels import IGNORE
-from madan.self_training import SelfTraining
+from madan.methods import losses, segmentation, self_training
+from madan.methods.adaptation import build as build_run
+from madan.methods.self_training import SelfTraining
 
 CROP = (16, 32)
 
@@ -283,7 +287,7 @@ def test_what_is_hidden_is_zero_for_f(build):
 
 
 def schema_masking(**changed):
-    from madan.method_settings import Masking
+    from madan.config.method_settings import Masking
 
     return Masking(**{"ratio": 0.5, "block": 8, "weight": 1} | changed)
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from madan.errors import Refusal
 from madan.pipeline import shares
-from madan.schema import Refusal
 
 
 @pytest.mark.parametrize(

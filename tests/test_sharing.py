@@ -13,12 +13,13 @@ from conftest import PROJECT, tiny
 from test_graph import make
 from test_training import Walk
 
-from madan import config, devices, files, training
+from madan import config, files
+from madan.engine import gpu, training
+from madan.errors import Refusal
 from madan.pipeline import certificates
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.pipeline.publishing import Job, verify
-from madan.schema import Refusal
 
 RUN = parse("segmenters/source-gta5")
 SHARD = parse("prepared/gta5/train/0")
@@ -127,7 +128,7 @@ def train(graph):
 
 
 def lease(graph):
-    devices.lease(1, environment={"MADAN_GPUS": "1"})
+    gpu.lease(1, environment={"MADAN_GPUS": "1"})
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS])

@@ -47,12 +47,12 @@ def test_code_changed_with_its_time_and_size_kept_is_what_runs(package, module):
 
 
 def test_code_changed_with_its_time_and_size_kept_has_another_digest(package):
-    path = package / "losses.py"
+    path = package / "methods/losses.py"
     path.write_text(path.read_text() + "\nCONSTANT = 1\n")
     before = code.code(package, "pipeline.jobs.segment")
     edit(path, "CONSTANT = 1", "CONSTANT = 2")
     after = code.code(package, "pipeline.jobs.segment")
-    assert {name for name in after if after[name] != before[name]} == {"losses"}
+    assert {name for name in after if after[name] != before[name]} == {"methods.losses"}
 
 
 def test_bytecode_is_kept_for_the_next_process(package):

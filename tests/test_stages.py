@@ -4,10 +4,12 @@ import pytest
 from conftest import tiny
 from PIL import Image
 
-from madan import cli, config, figures, stages
+from madan import cli, config
+from madan.config.schema import Figure
+from madan.pipeline import graph_figure
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
-from madan.schema import Figure
+from madan.report import plots
 
 PICTURE = Figure(shows="graph")
 DRAWN = parse("figures/graph")
@@ -24,8 +26,8 @@ def leads(arrows, start, end):
 
 def places(graph, figure):
     """Arrows, and by address of an artefact the number of its box."""
-    boxes, arrows, _ = stages.boxes(graph, figure)
-    kinds = {command: kind for kind, (_, command, _) in stages.KINDS.items()}
+    boxes, arrows, _ = graph_figure.boxes(graph, figure)
+    kinds = {command: kind for kind, (_, command, _) in graph_figure.KINDS.items()}
     place = {(kinds[step.command], name): k for k, step in enumerate(boxes) for name in step.names}
     found = {}
     for address in graph.behind(figure):
@@ -61,7 +63,7 @@ def test_every_artefact_behind_the_table_is_in_the_picture(graph):
 
 
 def test_runs_stand_in_the_papers_stages(graph):
-    boxes, arrows, _ = stages.boxes(graph, PICTURE)
+    boxes, arrows, _ = graph_figure.boxes(graph, PICTURE)
     stage = {
         (name, step.command.split()[1]): step.stage[:7] for step in boxes for name in step.names
     }
@@ -82,13 +84,13 @@ def test_runs_stand_in_the_papers_stages(graph):
 
 
 def test_lanes_of_arrows_that_overlap_lie_apart():
-    lanes = stages._lanes([(0, 2), (1, 5), (3, 5), (2, 4), (5, 7)])
+    lanes = graph_figure._lanes([(0, 2), (1, 5), (3, 5), (2, 4), (5, 7)])
     assert lanes == {2: 0, 4: 0, 7: 0, 5: 1}
 
 
 def test_picture_is_small_and_the_same_for_the_same_graph(graph, tmp_path):
     for name in ("one", "two"):
-        figures.save(stages.draw(*stages.boxes(graph, PICTURE)), tmp_path / name)
+        plots.save(graph_figure.draw(*graph_figure.boxes(graph, PICTURE)), tmp_path / name)
     for suffix in (".png", ".pdf"):
         one, two = ((tmp_path / name).with_suffix(suffix).read_bytes() for name in ("one", "two"))
         assert one == two and len(one) < 100_000
@@ -98,7 +100,7 @@ def test_picture_is_small_and_the_same_for_the_same_graph(graph, tmp_path):
 
 def test_commands_in_the_picture_are_those_of_the_command_line():
     known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    assert {told[1].removeprefix("madan ") for told in stages.KINDS.values()} <= known
+    assert {told[1].removeprefix("madan ") for told in graph_figure.KINDS.values()} <= known
 
 
 def test_the_picture_needs_no_artefact_and_follows_the_runs_alone(raw, graph):

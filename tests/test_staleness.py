@@ -9,12 +9,12 @@ from conftest import tiny
 from test_graph import make
 
 from madan import config
+from madan.errors import Refusal
 from madan.pipeline import acceptance, artefacts, certificates, staleness
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.pipeline.publishing import Job, open_job, read_rebuild, verify, write_rebuild
 from madan.pipeline.staleness import Staleness
-from madan.schema import Refusal
 
 RUN = parse("segmenters/source-gta5")
 SHARD = parse("prepared/gta5/train/0")

@@ -8,7 +8,8 @@ import pytest
 from conftest import tiny
 from test_graph import make
 
-from madan import config, status
+from madan import config
+from madan.pipeline import status
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from madan import batches, training
-from madan.datasets import Pictures
-from madan.generator import Generator
-from madan.stylisation import stylise, to_bytes
+from madan.data import batches
+from madan.data.datasets import Pictures
+from madan.engine import training
+from madan.methods.stylisation import stylise, to_bytes
+from madan.models.generator import Generator
 
 
 def write(folder, count, size=(8, 12), seed=0):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from madan import evaluation, tables
+from madan.config.schema import Row, Table
+from madan.errors import Refusal
+from madan.evaluation import evaluate
 from madan.labels import CLASSES, CLASSES_13, CLASSES_16
-from madan.schema import Refusal, Row, Table
+from madan.report import tables
 
 PROTOCOL = {
     "scale": "miniature",
@@ -50,7 +52,7 @@ def score(tmp_path):
 
     def score(confusion=KNOWN, row="one", setting="source-only", certificate=CERTIFICATE, **said):
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
-        evaluation.write(path, confusion, PROTOCOL | said)
+        evaluate.write(path, confusion, PROTOCOL | said)
         return tables.Score(row, setting, path, certificate)
 
     return score
@@ -127,7 +129,7 @@ def test_rows_are_over_the_same_classes_whatever_they_predict(score):
     assert lines["miou19"].tolist() == [85.0, 70.0]
 
 
-@pytest.mark.parametrize("read", [tables.lines, tables.metrics])
+@pytest.mark.parametrize("read", [tables.lines, tables.averages])
 def test_scores_over_different_classes_are_not_put_into_one_table(score, read):
     found = [score(matrix(_0_0=1, _1_1=1)), score(matrix(_0_0=1), row="other", seed=4)]
     with pytest.raises(Refusal) as refusal:
@@ -154,14 +156,14 @@ def test_metrics_are_means_over_seeds_of_each_row(score):
     half, more = matrix(_0_0=1, _1_1=1, _1_0=1, _9_9=1), matrix(_0_0=3, _1_1=1, _0_9=1, _9_0=1)
     found = [score(confusion, row="z", seed=k) for k, confusion in enumerate((half, more))]
     found += [score(confusion, row="a", seed=k) for k, confusion in enumerate((more, half, half))]
-    made = tables.metrics(found)
+    made = tables.averages(found)
     assert list(made) == ["z", "a"]
     assert made["z"] == {"miou19": 60.0, "miou16": 65.0, "miou13": 65.0}
     assert made["a"] == {"miou19": 62.22, "miou16": 60.0, "miou13": 60.0}
 
 
 def test_metrics_of_a_split_without_labels_are_none(score):
-    assert tables.metrics([score(matrix(), row="none")]) == {
+    assert tables.averages([score(matrix(), row="none")]) == {
         "none": dict.fromkeys(("miou19", "miou16", "miou13"))
     }
 

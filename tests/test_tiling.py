@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from madan import batches, tiling
-from madan.generator import Generator
-from madan.schema import Refusal
-from madan.stylisation import to_bytes
-from madan.tiling import spans, whole_or_tiled
+from madan.data import batches
+from madan.errors import Refusal
+from madan.evaluation import tiling
+from madan.evaluation.tiling import spans, whole_or_tiled
+from madan.methods.stylisation import to_bytes
+from madan.models.generator import Generator
 
 SLIM = {"ngf": 6, "blocks": 2, "end_kernel": 5, "upsample": "nearest", "colour": True}
 PAPER = {"ngf": 4, "blocks": 9, "end_kernel": 7, "upsample": "transposed", "colour": False}

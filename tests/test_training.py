@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from madan import states, training
-from madan.schema import Refusal
+from madan.engine import resume, training
+from madan.errors import Refusal
 
 
 class Walk:
@@ -102,7 +102,7 @@ def test_state_that_would_run_code_is_refused(go, tmp_path):
             return os.mkdir, (str(tmp_path / "owned"),)
 
     (tmp_path / "state").mkdir()
-    states.write(tmp_path / "state", "k", 3, {"step": 3, "log": Evil()})
+    resume.write(tmp_path / "state", "k", 3, {"step": 3, "log": Evil()})
     with pytest.raises(Refusal, match="damaged"):
         go()
     assert not (tmp_path / "owned").exists()
@@ -111,7 +111,7 @@ def test_state_that_would_run_code_is_refused(go, tmp_path):
 @pytest.mark.parametrize("content", [{}, {"settings": 3}, {"settings": {}, "step": "x"}])
 def test_a_sealed_file_that_is_no_state_is_refused(go, tmp_path, content):
     (tmp_path / "state").mkdir()
-    states.write(tmp_path / "state", "k", 3, content)
+    resume.write(tmp_path / "state", "k", 3, content)
     with pytest.raises(Refusal, match="does not fit this run|other settings"):
         go()
 
@@ -127,7 +127,7 @@ def test_second_writer_is_refused(go, tmp_path):
 def test_a_figure_that_is_not_finite_stops_with_the_step_and_keeps_the_state(go, tmp_path):
     with pytest.raises(Refusal, match=r"loss is not finite at step 7 \(loss nan\); the last saved"):
         go((None, 7))
-    state = states.read(tmp_path / "state", "k", torch.device("cpu"))
+    state = resume.read(tmp_path / "state", "k", torch.device("cpu"))
     assert state["step"] == 6
 
 
@@ -144,7 +144,7 @@ def test_weights_that_are_not_finite_are_not_saved(go, tmp_path, monkeypatch):
     monkeypatch.setattr(Walk, "update", update)
     with pytest.raises(Refusal, match=r"net\.0\.weight is not finite after step 5"):
         go()
-    assert [saved.step for saved in states.found(tmp_path / "state", "k")] == [3]
+    assert [saved.step for saved in resume.found(tmp_path / "state", "k")] == [3]
 
 
 def test_asked_to_leave_in_the_last_step_it_finishes(go, tmp_path):

@@ -12,12 +12,14 @@ from safetensors import safe_open
 from test_graph import make
 from test_training import Walk
 
-from madan import checkpoints, config, training
+from madan import config
+from madan.engine import training
+from madan.errors import Refusal
+from madan.models import checkpoints
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph
 from madan.pipeline.jobs import inputs, training_run
 from madan.pipeline.publishing import Job
-from madan.schema import Refusal
 
 ARTEFACT = parse("translators/cyclegan-gta5")
 
@@ -99,7 +101,7 @@ def test_generators_of_a_kept_step_are_found_by_its_name(raw, tmp_path, monkeypa
 
 
 def test_the_task_segmenter_of_a_translator_is_its_segmenter(raw, tmp_path, monkeypatch):
-    from madan import segmentation
+    from madan.methods import segmentation
 
     monkeypatch.chdir(tmp_path)
     graph = Graph(config.resolve(tiny(raw)))
@@ -115,7 +117,7 @@ def test_the_task_segmenter_of_a_translator_is_its_segmenter(raw, tmp_path, monk
 
 @pytest.mark.parametrize("other", [{"widths": (16,) * 5}, {"head": 16}, {"convs": (1, 1, 2, 1, 1)}])
 def test_a_judge_of_another_width_or_depth_is_refused(raw, tmp_path, monkeypatch, other):
-    from madan import segmentation
+    from madan.methods import segmentation
 
     monkeypatch.chdir(tmp_path)
     graph = Graph(config.resolve(tiny(raw)))

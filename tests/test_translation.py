@@ -9,10 +9,15 @@ import pytest
 import torch
 from conftest import tiny, write_set
 
-from madan import batches, checkpoints, config, losses, schema, segmentation, training
-from madan.discriminators import ImagePool, PatchGAN
-from madan.generator import Generator
-from madan.translation import Made, Scale, Translator
+from madan import config
+from madan.config import schema
+from madan.data import batches
+from madan.engine import training
+from madan.methods import losses, segmentation
+from madan.methods.translation import Made, Scale, Translator
+from madan.models import checkpoints
+from madan.models.discriminators import ImagePool, PatchGAN
+from madan.models.generator import Generator
 
 SOURCES = ("one", "two", "three")
 CROP = (16, 32)

@@ -7,8 +7,8 @@ import pytest
 from conftest import World, params_yaml, tiny
 
 from madan import config
+from madan.errors import Refusal
 from madan.pipeline import artefacts, checks, edges
-from madan.schema import Refusal
 
 UNION = "streets"
 MEMBERS = ["cityscapes", "bdd100k"]

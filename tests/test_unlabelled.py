@@ -7,10 +7,12 @@ import pytest
 from conftest import World, params_yaml, tiny
 from PIL import Image
 
-from madan import config, datasets, layouts, native, verify
-from madan.datasets import Pictures, Verified
+from madan import config
+from madan.data import datasets, layouts, verify
+from madan.data.datasets import Pictures, Verified
+from madan.errors import Refusal
+from madan.miniature import writer
 from madan.pipeline import artefacts, checks
-from madan.schema import Refusal
 
 SIZE = (64, 128)
 ALBUM = {"images": "{name}.jpg", "labels": None}
@@ -76,7 +78,7 @@ def test_photographs_without_labels_are_a_target_from_verify_to_predictions(tmp_
     params = settings() | {"evaluation": params_yaml()["evaluation"] | {"split": "train"}}
     world = World(tmp_path, params)
     take(tmp_path / ROOT)
-    native.write("gta5", tmp_path / "data/raw/gta5", images={"train": 8}, size=SIZE, seed=0)
+    writer.write("gta5", tmp_path / "data/raw/gta5", images={"train": 8}, size=SIZE, seed=0)
     said = world.run("madan", "verify", "photos").stdout
     assert "8 images kept, 0 left out; 8 of 160x90" in said and "no labels" in said
     refused = world.snakemake(expect=1)

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from madan import config, escaping, labels, published, tables, verdicts
-from madan.schema import Verdict
+from madan import config, labels, published
+from madan.config.schema import Verdict
+from madan.report import escaping, tables, verdicts
 
 CONFIRMED = published.Figure("any", "m", 40.0, "miou confirmed")
 COPIED = published.Figure("any", "m", 40.0, "transcribed")

@@ -23,10 +23,12 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from madan import cli, datasets, labels, layouts, native, verify
-from madan.layouts import LAYOUTS
-from madan.schema import Refusal
-from madan.verify import EXCLUSIONS, FIT, UNUSABLE
+from madan import cli, labels
+from madan.data import datasets, layouts, verify
+from madan.data.layouts import LAYOUTS
+from madan.data.verify import EXCLUSIONS, FIT, UNUSABLE
+from madan.errors import Refusal
+from madan.miniature import writer
 
 SIZE = damage.SIZE
 COUNT = 5
@@ -439,7 +441,7 @@ def restored(data, change, split="train"):
 
 def as_kind(kind):
     """A function that writes a label of Cityscapes' ids as one of another kind."""
-    native_ids = native.native_ids(kind)
+    native_ids = writer.native_ids(kind)
     table = LAYOUTS["cityscapes"].table
     return lambda path, ids: Image.fromarray(native_ids[table[ids]]).save(path)
 
@@ -474,7 +476,7 @@ def test_ids_of_another_kind_are_named_with_both_numbers(own, layout, kind, name
 def test_label_ids_under_a_train_ids_name_are_named_too(own, layout, kind):
     data = own(layout)
     table = LAYOUTS["cityscapes"].table
-    back = native.native_ids("cityscapes")
+    back = writer.native_ids("cityscapes")
     restored(data, lambda path, ids: Image.fromarray(back[ids]).save(path))
     report = look(data)
     assert kind in found(report, "other ids")[0].detail
@@ -495,7 +497,7 @@ def test_one_label_of_another_kind_among_others_is_left_out(own):
 @pytest.mark.parametrize("size", [(32, 64), (64, 128)])
 @pytest.mark.parametrize("layout", ["gta5", "cityscapes", "bdd100k", "camvid"])
 def test_drawn_streets_are_of_their_own_kind_however_few(tmp_path, layout, size):
-    native.write(layout, tmp_path / "1", images={"train": 24}, size=size, seed=5)
+    writer.write(layout, tmp_path / "1", images={"train": 24}, size=size, seed=5)
     splits = {"splits": "all"} if layout == "gta5" else {}
     data = dataset(layout, tmp_path / "1", **splits)
     assert look(data).findings == []

@@ -76,7 +76,7 @@ def test_a_finished_world_plans_nothing(done):
 
 
 def test_a_comment_or_docstring_reruns_nothing(done):
-    for module in ("translation", "losses", "fcn8s"):
+    for module in ("methods/translation", "methods/losses", "models/fcn8s"):
         path = done.root / "madan" / f"{module}.py"
         path.write_text(
             '"""Another docstring."""\n# A comment.\n' + path.read_text().split('"""', 2)[2]
@@ -85,7 +85,7 @@ def test_a_comment_or_docstring_reruns_nothing(done):
 
 
 def test_a_changed_constant_in_translation_reruns_translators_and_what_follows(done):
-    edit(done.root / "madan/translation.py", "0.999", "0.998")
+    edit(done.root / "madan/methods/translation.py", "0.999", "0.998")
     planned = done.planned()
     assert FROM_MADAN <= planned
     assert {path for path in planned if "/translators/" in path} == {
@@ -96,10 +96,11 @@ def test_a_changed_constant_in_translation_reruns_translators_and_what_follows(d
 
 
 def test_a_changed_module_reruns_the_commands_that_import_it(done):
-    edit(done.root / "madan/adaptation.py", "/ 2", "/ 3")
+    edit(done.root / "madan/methods/adaptation.py", "/ 2", "/ 3")
     adapted = {path for path in FROM_MADAN if "adaptations" in path or "miou" in path}
     assert done.planned() == adapted
-    edit(done.root / "madan/scores.py", "import numpy", "import numpy.linalg\nimport numpy")
+    path = done.root / "madan/evaluation/metrics.py"
+    edit(path, "import numpy", "import numpy.linalg\nimport numpy")
     assert kinds(done.planned() - adapted) == {"scores"}
 
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+from madan.errors import Refusal
 from madan.files import digest_files
 from madan.pipeline import artefacts, certificates
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.graph import Graph
 from madan.pipeline.staleness import Staleness, input_contents, on_disk
-from madan.schema import Refusal
 
 
 def below(graph: Graph, paths: list[Path]) -> list[Artefact]:

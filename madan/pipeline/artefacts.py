@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from madan.schema import Params, Refusal, known
+from madan.config.schema import Params
+from madan.errors import Refusal, known
 
 
 @dataclass(frozen=True)

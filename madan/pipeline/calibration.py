@@ -16,11 +16,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from madan import config, startup
+from madan import config
+from madan.engine import process
+from madan.errors import Refusal
 from madan.pipeline import trials
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.graph import Graph
-from madan.schema import Refusal
 
 NO_MEMORY = "there is not enough memory"
 
@@ -96,7 +97,7 @@ def _try(
     artefact: Artefact, seconds: float, scratch: Path, barrier: Any, answer: Any, begun: float
 ) -> None:
     """In a process of its own: do a job's units for a while and tell what they cost."""
-    startup.begin()
+    process.begin()
     try:
         answer.send(_cost(artefact, seconds, scratch, barrier, begun))
     except MemoryError:

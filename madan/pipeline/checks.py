@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from functools import singledispatch
 from pathlib import Path
 
-from madan import folders, layouts
+from madan import folders
+from madan.config.runs import stylable, translator
+from madan.config.schema import Params, Translator
+from madan.data import layouts
+from madan.errors import Refusal, known
 from madan.pipeline import artefacts
 from madan.pipeline.artefacts import Artefact
-from madan.runs import stylable, translator
-from madan.schema import Params, Refusal, Translator, known
 
 SAID = "the command line"
 

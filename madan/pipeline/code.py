@@ -11,21 +11,14 @@ import json
 import platform
 from pathlib import Path
 
+from madan.errors import Refusal
 from madan.files import remembered
-from madan.schema import Refusal
 
 LEFT_OUT = {
-    "schema": "what it makes of params.yaml is in the settings of every artefact",
-    "keys": "what it makes of params.yaml is in the settings of every artefact",
-    "network_settings": "what it makes of params.yaml is in the settings of every artefact",
-    "method_settings": "what it makes of params.yaml is in the settings of every artefact",
     "config": "what it makes of params.yaml is in the settings of every artefact",
-    "checks": "it only refuses params.yaml",
-    "method_checks": "it only refuses params.yaml",
-    "target_checks": "it only refuses params.yaml",
-    "runs": "the runs that it finds are in the settings and among the inputs",
+    "errors": "it only holds refusals",
     "files": "it moves and locks whole files and folders; digests compare their bytes",
-    "progress": "it only prints",
+    "engine.progress": "it only prints",
     "outputs": "it only refuses to replace files that madan did not write",
     "inert": "it only shows names",
     "pipeline.artefacts": "every certificate holds its own address and those of its inputs",
@@ -57,11 +50,16 @@ def modules(package: Path, root: str) -> dict[str, str]:
     found, waiting = dict[str, str](), [root]
     while waiting:
         name = waiting.pop()
-        if name not in found and name not in LEFT_OUT:
+        if name not in found and not left_out(name):
             path = _file(package, name)
             found[name], imported = _module(path, path.read_bytes())
             waiting += [each for each in imported if _file(package, each).is_file()]
     return dict(sorted(found.items()))
+
+
+def left_out(name: str) -> bool:
+    """Return whether a module, or the package that it lies in, decides no result."""
+    return name in LEFT_OUT or name.partition(".")[0] in LEFT_OUT
 
 
 def _file(package: Path, name: str) -> Path:

@@ -10,10 +10,10 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from madan.config.schema import Params
 from madan.files import digest_files, fingerprint, take_lock, write_whole
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate
-from madan.schema import Params
 
 MEMORY = Path("state/contents")
 

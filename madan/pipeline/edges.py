@@ -7,10 +7,10 @@ inputs by these roles, and the functions in `jobs` take them as arguments.
 from collections.abc import Iterable
 from functools import singledispatch
 
+from madan.config.runs import pretrained
+from madan.config.schema import Figure, Params, started
 from madan.pipeline import artefacts
 from madan.pipeline.artefacts import Artefact, Prepared
-from madan.runs import pretrained
-from madan.schema import Figure, Params, started
 
 # The artefacts that play a role, by the name under which params.yaml has them.
 Role = dict[str, list[Artefact]]

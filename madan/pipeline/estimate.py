@@ -16,15 +16,15 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from madan import layouts, verify
-from madan.config import digest
+from madan.config.loading import digest
+from madan.config.schema import Params, Translator
+from madan.data import layouts, verify
 from madan.files import write_whole
 from madan.pipeline import artefacts, calibration, settings, shares, trials
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.calibration import Cost
 from madan.pipeline.graph import Graph
 from madan.pipeline.staleness import Staleness
-from madan.schema import Params, Translator
 
 SINGLY = (*artefacts.Trained.__args__, artefacts.Stylised)  # A line each in the overview.
 

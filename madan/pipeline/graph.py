@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from madan.config import digest
+from madan.config.loading import digest
+from madan.config.schema import Figure, Params
 from madan.pipeline import artefacts, code, edges, settings
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import plain
-from madan.schema import Figure, Params
 
 # The module that makes each kind of artefact: the root of its code digest.
 JOBS = {

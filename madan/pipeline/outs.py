@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from madan import config
+from madan.config.schema import Params
+from madan.errors import Refusal
 from madan.inert import inert
-from madan.schema import Params, Refusal
 
 KINDS = (
     "translators", "stylised", "segmenters", "adaptations", "released", "scores", "figures",

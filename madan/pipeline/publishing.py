@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from madan import config, outputs
-from madan.config import digest
+from madan.config.loading import digest
+from madan.errors import Refusal
 from madan.files import (
     digest_files,
     locked,
@@ -23,7 +24,6 @@ from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate, Inputs
 from madan.pipeline.graph import Graph
 from madan.pipeline.staleness import Reason, Staleness, input_contents, on_disk, outdated
-from madan.schema import Refusal
 
 REBUILD = Path("state/rebuild.json")  # What the last plan of Snakemake found out of date.
 

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from madan import layouts
-from madan.config import digest
+from madan.config.loading import digest
+from madan.config.schema import Dataset
+from madan.data import layouts
 from madan.files import fingerprint, write_whole
-from madan.schema import Dataset
 
 MEMORY = Path("state/raw")
 MANY = 1000  # files; reading so many takes long enough to say so

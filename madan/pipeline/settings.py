@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from madan import published
+from madan.config.runs import needs
+from madan.config.schema import Adaptation, Params, Segmenter, Translator
 from madan.files import sha256
 from madan.pipeline import artefacts
 from madan.pipeline.artefacts import Artefact
-from madan.runs import needs
-from madan.schema import Adaptation, Params, Segmenter, Translator
 
 MEMORY = Path("state/released")
 OWN = {"steps", "accumulate", "gpus"}  # Of a run, else its section's: what holds stands there.

@@ -8,7 +8,7 @@ import math
 import os
 from pathlib import Path
 
-from madan import devices
+from madan.engine import gpu
 
 WHOLE = 10_000  # so fine that shares of up to 99 GPUs are exact enough
 KEPT = 0.1  # share of the memory that is left to the system
@@ -29,7 +29,7 @@ def memory_share(mem_mb: int, machine_mb: int) -> int:
 
 def gpu_places() -> int:
     """Return how many jobs of one GPU this machine takes at once; 0 without a GPU."""
-    return len(devices.available()) * devices.jobs_per_gpu()
+    return len(gpu.available()) * gpu.jobs_per_gpu()
 
 
 def gpu_share(gpus: int, places: int) -> int:

@@ -8,12 +8,12 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from madan.errors import Refusal
 from madan.pipeline import artefacts, checks, contents, raw
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate, Inputs, read
 from madan.pipeline.graph import Graph
 from madan.pipeline.settings import changes
-from madan.schema import Refusal
 
 # Their bytes are compared, even if this machine never saw them.
 SMALL = (artefacts.Table, artefacts.Figure, artefacts.Score)

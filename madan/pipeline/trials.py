@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from madan import datasets, layouts, native
-from madan import verify as verification
-from madan.datasets import Verified
+from madan.config.schema import Dataset, Params
+from madan.data import datasets, layouts
+from madan.data import verify as verification
+from madan.data.datasets import Verified
+from madan.miniature import writer
 from madan.pipeline import artefacts, settings
 from madan.pipeline.artefacts import Artefact
-from madan.schema import Dataset, Params
 
 ON_GPU = (*artefacts.Trained.__args__, artefacts.Stylised, artefacts.Score)
 
@@ -70,7 +71,7 @@ def start(artefact: Artefact, params: Params) -> None:
 @singledispatch
 def trial(artefact: Artefact, params: Params, scratch: Path) -> Trial:
     """Return how to try the job of an artefact, in an empty folder `scratch`."""
-    import madan.tables  # noqa: F401  # Loading it is what a table costs.
+    import madan.report.tables  # noqa: F401  # Loading it is what a table costs.
 
     return Trial(lambda _: None, range(1))
 
@@ -102,8 +103,9 @@ def _(artefact: artefacts.Prepared, params: Params, scratch: Path) -> Trial:
 
 @trial.register
 def _(artefact: artefacts.Stylised, params: Params, scratch: Path) -> Trial:
-    from madan import stylisation, training
-    from madan.generator import Generator
+    from madan.engine import training
+    from madan.methods import stylisation
+    from madan.models.generator import Generator
 
     generator = Generator(**params.networks.generator.model_dump()).to(training.device())
     precision = params.training.translator.stylise_precision
@@ -118,17 +120,18 @@ def _(artefact: artefacts.Stylised, params: Params, scratch: Path) -> Trial:
 
 @trial.register
 def _(artefact: artefacts.Score, params: Params, scratch: Path) -> Trial:
-    from madan import evaluation, segmentation
+    from madan.evaluation import evaluate
+    from madan.methods import segmentation
 
     net = segmentation.build(params.network(artefact.run))
     batch, precision = params.evaluation.batch, params.training.segmenter.precision
     target = noise(params, artefact.domain, batch)
-    return Trial(lambda _: evaluation.evaluate(net, target, batch, precision), at_once=batch)
+    return Trial(lambda _: evaluate.evaluate(net, target, batch, precision), at_once=batch)
 
 
 @trial.register
 def _(artefact: artefacts.Translator, params: Params, scratch: Path) -> Trial:
-    from madan import segmentation
+    from madan.methods import segmentation
     from madan.pipeline.jobs import translate
 
     run = params.translators[artefact.run]
@@ -148,7 +151,7 @@ def _(artefact: artefacts.Translator, params: Params, scratch: Path) -> Trial:
 
 @trial.register
 def _(artefact: artefacts.Segmenter, params: Params, scratch: Path) -> Trial:
-    from madan import segmentation
+    from madan.methods import segmentation
     from madan.pipeline.jobs import segment
 
     net = segmentation.build(params.network(artefact.address))
@@ -159,7 +162,7 @@ def _(artefact: artefacts.Segmenter, params: Params, scratch: Path) -> Trial:
 
 @trial.register
 def _(artefact: artefacts.Adaptation, params: Params, scratch: Path) -> Trial:
-    from madan import adaptation, segmentation
+    from madan.methods import adaptation, segmentation
     from madan.pipeline.jobs import adapt
 
     run = params.adaptations[artefact.run]
@@ -207,4 +210,4 @@ def _drawn(domain: str, params: Params, scratch: Path) -> tuple[Dataset, tuple[i
 
 
 def _draw(drawn: Dataset, size: tuple[int, int], seed: int) -> None:
-    native.write(drawn.layout, drawn.root, images={"train": 1}, size=size, seed=seed)
+    writer.write(drawn.layout, drawn.root, images={"train": 1}, size=size, seed=seed)

@@ -10,12 +10,12 @@ package_path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, package_path)))
 
 from madan.config import load
+from madan.data.layouts import wanted
+from madan.errors import Refusal
 from madan.files import hold
-from madan.layouts import wanted
 from madan.pipeline import artefacts, checks, publishing, shares, staleness
 from madan.pipeline import settings as run_settings
 from madan.pipeline.graph import Graph
-from madan.schema import Refusal
 
 if config:
     sys.exit("madan: --config is not read: write it into params.yaml instead.")

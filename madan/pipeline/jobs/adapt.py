@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from madan import adaptation
-from madan.datasets import TrainingSet
+from madan.config.schema import Params
+from madan.data.datasets import TrainingSet
+from madan.methods import adaptation
 from madan.pipeline import settings
 from madan.pipeline.artefacts import Adaptation
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs, training_run
 from madan.pipeline.publishing import Job
-from madan.schema import Params
 
 
 def adapt(

@@ -1,6 +1,6 @@
 """Rule evaluate: score a segmenter on a split."""
 
-from madan import evaluation
+from madan.evaluation import evaluate as evaluation
 from madan.pipeline.artefacts import Score
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import prediction

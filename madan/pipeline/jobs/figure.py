@@ -1,10 +1,10 @@
 """Rule figure: draw a figure of params.yaml."""
 
-from madan import figures
 from madan.pipeline.artefacts import Figure
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import pictures
 from madan.pipeline.publishing import Job
+from madan.report import plots
 
 
 def figure(
@@ -14,4 +14,4 @@ def figure(
     """Draw a figure as PNG and PDF."""
     with job.publish(("figure.png", "figure.pdf")) as out:
         drawn = pictures.draw(job, scores, runs, segmenters, stylised, sources, target)
-        figures.save(drawn, out / "figure.png")
+        plots.save(drawn, out / "figure.png")

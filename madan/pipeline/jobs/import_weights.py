@@ -1,9 +1,9 @@
 """Rule import_weights: turn weights that others published into safetensors."""
 
-from madan import released
+from madan.errors import Refusal
+from madan.models import pretrained
 from madan.pipeline.artefacts import Imported
 from madan.pipeline.publishing import Job
-from madan.schema import Refusal
 
 
 def import_weights(job: Job[Imported], as_released: bool = False) -> None:
@@ -16,7 +16,7 @@ def import_weights(job: Job[Imported], as_released: bool = False) -> None:
             "otherwise: write `as_released: true` there, or an entry of its own."
         )
     with job.publish() as out:
-        released.bring(
+        pretrained.bring(
             entry.file,
             entry.network,
             job.params.networks,

@@ -5,14 +5,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from madan import checkpoints, datasets, devices, parallel, runs, segmentation, training
-from madan.datasets import Pictures
-from madan.generator import Generator
+from madan.config import runs
+from madan.data import datasets
+from madan.data.datasets import Pictures
+from madan.engine import distributed, gpu, training
+from madan.errors import Refusal
+from madan.methods import segmentation
+from madan.models import checkpoints
+from madan.models.generator import Generator
 from madan.pipeline import artefacts
 from madan.pipeline.artefacts import Artefact
 from madan.pipeline.edges import Role
 from madan.pipeline.graph import Graph
-from madan.schema import Refusal
 
 
 def start_process(threads: int, seed: int, processes: int = 1, gpus: int = 0) -> None:
@@ -21,15 +25,15 @@ def start_process(threads: int, seed: int, processes: int = 1, gpus: int = 0) ->
     `gpus` is the number that params.yaml asks for. Refusal if torch cannot use a GPU that is there
     or asked for, or if another number of processes was started than `processes` says.
     """
-    started = parallel.expected()
+    started = distributed.expected()
     if started > 1 and processes not in (0, 1, started):
         raise Refusal(f"--processes is {processes}, but {started} processes were started.")
     if started == 1:  # Otherwise whoever started the processes gave them their GPUs.
-        leased = devices.lease(max(1, processes))
+        leased = gpu.lease(max(1, processes))
     # Only now: asking torch starts CUDA, which then no longer reads what the lease has set.
-    devices.require_cuda(gpus)
+    gpu.require_cuda(gpus)
     if started == 1 and processes > 1:
-        sys.exit(parallel.launch(processes, leased.gpus, leased.locks))
+        sys.exit(distributed.launch(processes, leased.gpus, leased.locks))
     training.begin(seed, threads)
 
 

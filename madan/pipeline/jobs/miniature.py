@@ -2,7 +2,7 @@
 
 import zlib
 
-from madan import native
+from madan.miniature import writer
 from madan.pipeline.artefacts import Drawn
 from madan.pipeline.publishing import Job
 
@@ -16,4 +16,4 @@ def miniature(job: Job[Drawn]) -> None:
     same = look or domain == layout
     seed = drawn.seed if same else drawn.seed + zlib.crc32(domain.encode())
     with job.publish() as out:
-        native.write(layout, out, images=images, size=drawn.size, seed=seed, look=look)
+        writer.write(layout, out, images=images, size=drawn.size, seed=seed, look=look)

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Picture
 
-from madan import figures, labels, scores, stages
-from madan.datasets import ImageSet
-from madan.figures import Line, Panel
-from madan.pipeline import artefacts, edges, settings
+from madan import labels
+from madan.config.schema import Figure, Translator
+from madan.data.datasets import ImageSet
+from madan.evaluation import metrics
+from madan.pipeline import artefacts, edges, graph_figure, settings
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
 from madan.pipeline.publishing import Job
-from madan.schema import Figure, Translator
+from madan.report import plots
+from madan.report.plots import Line, Panel
 
 # Terms of the logs in the paper's words, in the order in which they are shown.
 TERMS = {
@@ -94,24 +96,24 @@ def draw(
     shown = Shown(job, figure, scores, runs, segmenters, stylised, sources, target)
     match figure.shows:
         case "translation":
-            return figures.translation(list(_translation(shown)))
+            return plots.translation(list(_translation(shown)))
         case "qualitative":
-            return figures.qualitative(_qualitative(shown))
+            return plots.qualitative(_qualitative(shown))
         case "classes":
-            return figures.classes({row: _ious(each) for row, each in _confusions(shown).items()})
+            return plots.classes({row: _ious(each) for row, each in _confusions(shown).items()})
         case "heatmap":
-            return figures.heatmap(*_table(shown))
+            return plots.heatmap(*_table(shown))
         case "confusion":
             rows = {row: np.sum(each, axis=0) for row, each in _confusions(shown).items()}
-            return figures.confusion({row: _percent(each) for row, each in rows.items()})
+            return plots.confusion({row: _percent(each) for row, each in rows.items()})
         case "features":
-            return figures.features(_features(shown))
+            return plots.features(_features(shown))
         case "shares":
-            return figures.shares(dict(_shares(shown)))
+            return plots.shares(dict(_shares(shown)))
         case "graph":
-            return stages.draw(*stages.boxes(job.graph, figure))
+            return graph_figure.draw(*graph_figure.boxes(job.graph, figure))
         case terms:
-            return figures.curves(list(_panels(shown, terms == "discriminators")))
+            return plots.curves(list(_panels(shown, terms == "discriminators")))
 
 
 def _spread(count: int, wanted: int) -> list[int]:
@@ -155,7 +157,7 @@ def _first(shown: Shown, source: str, member: str) -> int:
 
 def _qualitative(shown: Shown) -> dict[str, list[np.ndarray]]:
     """Scenes of the target, their labels if there are any, and what each run's F predicts."""
-    from madan import evaluation
+    from madan.evaluation import evaluate
 
     graph, params = shown.job.graph, shown.job.params
     [[name, shards]] = shown.target.items()
@@ -164,13 +166,13 @@ def _qualitative(shown: Shown) -> dict[str, list[np.ndarray]]:
     scenes = Chosen(images, _spread(len(images), shown.figure.images))
     columns = {"image": [scenes.image(k) for k in range(len(scenes))]}
     if labelled:
-        columns["truth"] = [figures.reduced(scenes.label(k)) for k in range(len(scenes))]
+        columns["truth"] = [plots.reduced(scenes.label(k)) for k in range(len(scenes))]
     precision = params.training.segmenter.precision
     for run, [trained] in shown.segmenters.items():
         net = inputs.segmenter(graph, trained)
-        scored = evaluation.scored(net, scenes, params.evaluation.batch, precision)
+        scored = evaluate.scored(net, scenes, params.evaluation.batch, precision)
         columns[shown.titles[run]] = [
-            evaluation.predict(score, scenes.image(row).shape[:2]) for row, score in scored
+            evaluate.predict(score, scenes.image(row).shape[:2]) for row, score in scored
         ]
     return columns
 
@@ -186,7 +188,7 @@ def _confusions(shown: Shown) -> dict[str, list[np.ndarray]]:
 
 
 def _ious(confusions: list[np.ndarray]) -> np.ndarray:
-    return 100 * np.stack([scores.iou(each) for each in confusions])
+    return 100 * np.stack([metrics.iou(each) for each in confusions])
 
 
 def _percent(confusion: np.ndarray) -> np.ndarray:
@@ -201,10 +203,10 @@ def _table(shown: Shown) -> tuple[dict[str, np.ndarray], list[str]]:
     rows = {}
     for title, confusions in _confusions(shown).items():
         over = [
-            100 * np.mean([scores.mean_iou(each, tuple(ids)) for each in confusions])
+            100 * np.mean([metrics.mean_iou(each, tuple(ids)) for each in confusions])
             for ids in means.values()
         ]
-        rows[title] = np.concatenate([figures.over_seeds(_ious(confusions)), over])
+        rows[title] = np.concatenate([plots.over_seeds(_ious(confusions)), over])
     return rows, [*labels.CLASSES, *means]
 
 
@@ -266,7 +268,8 @@ def _pooled(net: Any, pictures: Any, wanted: int) -> np.ndarray:
     """Means over all positions of F's last hidden layer [N, channels], one image after another."""
     import torch
 
-    from madan import batches, training
+    from madan.data import batches
+    from madan.engine import training
 
     rows = []
     with torch.inference_mode():

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from madan import checkpoints, devices, training
+from madan.engine import gpu, training
+from madan.models import checkpoints
 from madan.pipeline.artefacts import Predictions, Score
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
@@ -39,6 +40,6 @@ def opened(
         "torch": metadata["torch"],
         "precision": training.resolved(params.training.segmenter.precision),
     }
-    if gpu := devices.describe():
-        protocol["gpu"] = gpu
+    if card := gpu.describe():
+        protocol["gpu"] = card
     return inputs.segmenter(job.graph, trained), shown, protocol

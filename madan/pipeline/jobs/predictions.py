@@ -1,6 +1,6 @@
 """Rule predictions: write the label images that a segmenter predicts on a split."""
 
-from madan import export
+from madan.evaluation import export
 from madan.pipeline.artefacts import Predictions
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import prediction

@@ -1,7 +1,7 @@
 """Rule prepare: turn a shard of a split into arrays at training size."""
 
-from madan import datasets
-from madan import verify as verification
+from madan.data import datasets
+from madan.data import verify as verification
 from madan.pipeline.artefacts import Prepared
 from madan.pipeline.edges import Role
 from madan.pipeline.publishing import Job

@@ -1,12 +1,14 @@
 """Rule release: write a source's raw images in the style of the target, in the source's layout."""
 
-from madan import checkpoints, export, runs
-from madan import verify as verification
+from madan.config import runs
+from madan.data import verify as verification
+from madan.errors import Refusal
+from madan.evaluation import export
+from madan.models import checkpoints
 from madan.pipeline.artefacts import Release
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
 from madan.pipeline.publishing import Job
-from madan.schema import Refusal
 
 
 def release(job: Job[Release], translator: Role, source: Role, height: int | None = None) -> None:

@@ -1,6 +1,6 @@
 """Rule stylise: send all prepared images of a source through its generator."""
 
-from madan import stylisation
+from madan.methods import stylisation
 from madan.pipeline.artefacts import Stylised
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs

@@ -4,7 +4,6 @@ import json
 
 import pandas as pd
 
-from madan import pages, tables
 from madan.files import write_whole
 from madan.pipeline import certificates, contents
 from madan.pipeline.artefacts import Table
@@ -12,6 +11,7 @@ from madan.pipeline.edges import Role
 from madan.pipeline.graph import Graph
 from madan.pipeline.publishing import Job
 from madan.pipeline.staleness import Staleness
+from madan.report import markdown, tables
 
 
 def table(job: Job[Table], scores: Role) -> pd.DataFrame:
@@ -19,8 +19,8 @@ def table(job: Job[Table], scores: Role) -> pd.DataFrame:
     graph, artefact = job.graph, job.artefact
     found = collected(graph, artefact, scores)
     made = tables.lines(found)
-    texts = pages.files(made, artefact.table, job.params)
-    texts["metrics"] = json.dumps(tables.metrics(found), indent=1) + "\n"
+    texts = markdown.files(made, artefact.table, job.params)
+    texts["metrics"] = json.dumps(tables.averages(found), indent=1) + "\n"
     paths = artefact.pages
     with job.alone(artefact.csv):
         for key, path in paths.items():
@@ -39,7 +39,7 @@ def partial(graph: Graph, artefact: Table) -> str:
         for row, named in graph.roles(artefact)["scores"].items()
     }
     made = tables.lines(collected(graph, artefact, scores))
-    return pages.files(made, artefact.table, graph.params)["md"]
+    return markdown.files(made, artefact.table, graph.params)["md"]
 
 
 def collected(graph: Graph, artefact: Table, scores: Role) -> list[tables.Score]:

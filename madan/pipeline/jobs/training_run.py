@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from madan import checkpoints, devices, parallel, states, training
+from madan.engine import distributed, gpu, resume, training
+from madan.errors import Refusal
 from madan.files import flush
+from madan.models import checkpoints
 from madan.pipeline import settings
 from madan.pipeline.artefacts import Trained
 from madan.pipeline.jobs import inputs
 from madan.pipeline.publishing import Job
-from madan.schema import Refusal
 
 
 def start(job: Job[Trained], processes: int | None, images: int) -> training.Run:
@@ -29,9 +30,9 @@ def start(job: Job[Trained], processes: int | None, images: int) -> training.Run
     wanted = usual if processes is None else processes
     gpus = settings.gpus(artefact, params)
     inputs.start_process(params.training.threads, artefact.seed, wanted, gpus)
-    if parallel.size() != usual and parallel.rank() == 0:
+    if distributed.size() != usual and distributed.rank() == 0:
         print(
-            f"{artefact} is trained by {parallel.size()} processes, which give other bits than "
+            f"{artefact} is trained by {distributed.size()} processes, which give other bits than "
             f"the {usual} of params.yaml: its certificate says so, and snakemake makes it anew. "
             "To keep it, set gpus of its rule in resources to that number.",
             file=sys.stderr,
@@ -66,12 +67,12 @@ def train(
         "seed": run.seed,
         "step": run.steps,
         "code": job.digests["code"],
-        "processes": parallel.size(),
+        "processes": distributed.size(),
         "precision": training.resolved(precision),
     }
-    if gpu := devices.describe():
-        metadata["gpu"] = gpu
-    if parallel.rank():  # Of several processes, the first publishes.
+    if card := gpu.describe():
+        metadata["gpu"] = card
+    if distributed.rank():  # Of several processes, the first publishes.
         with _enough_memory(job.artefact, run):
             training.fit(method, run, Path(os.devnull))
         return
@@ -96,7 +97,7 @@ def _enough_memory(artefact: Trained, run: training.Run) -> Iterator[None]:
         reason = " ".join(str(error).split())[:120]
         raise Refusal(
             f"{run.title} needs more memory than the GPU has ({reason}); "
-            f"{smaller(artefact, run.settings['training'], parallel.size())}. "
+            f"{smaller(artefact, run.settings['training'], distributed.size())}. "
             f"The last saved state, if any, is kept in {run.state}."
         ) from None
 
@@ -144,5 +145,5 @@ def _keep(run: training.Run, done: int, modules: Any, metadata: dict[str, Any]) 
     if done in run.keep:
         fresh = Path(run.state, "weights.new")
         checkpoints.save(fresh, modules, metadata | {"step": done})
-        states.flush(fresh)
+        resume.flush(fresh)
         fresh.replace(_kept(run, done))

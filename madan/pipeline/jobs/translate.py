@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from madan import segmentation
-from madan.datasets import TrainingSet
+from madan.config.schema import Params
+from madan.data.datasets import TrainingSet
+from madan.methods import segmentation
+from madan.methods.translation import Translator as Method
 from madan.pipeline import settings
 from madan.pipeline.artefacts import Translator
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs, training_run
 from madan.pipeline.publishing import Job
-from madan.schema import Params
-from madan.translation import Translator as Method
 
 
 def translate(

@@ -3,9 +3,10 @@
 import shutil
 from pathlib import Path
 
-from madan import layouts, runs
-from madan import verify as verification
-from madan.config import digest
+from madan.config import runs
+from madan.config.loading import digest
+from madan.data import layouts
+from madan.data import verify as verification
 from madan.files import real_place, write_whole
 from madan.pipeline import raw as raw_files
 from madan.pipeline.artefacts import Verified

@@ -1,0 +1,505 @@
+"""The models of params.yaml: which keys there are, of which types."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field
+
+from madan import labels
+from madan.config.keys import Count, Fraction, Model, Name, Positive, Size, Weight
+from madan.config.method_settings import Cag, Cla, SegmenterChanges, SelfTraining
+from madan.config.network_settings import (
+    AnySegmenterNetwork,
+    Backbone,
+    NetworkName,
+    Networks,
+    TorchvisionNetwork,
+)
+from madan.errors import Refusal, allowed, known
+
+Address = Annotated[
+    str, Field(pattern=r"^(segmenters|translators|adaptations|released)/[a-z0-9][a-z0-9-]*$")
+]
+Judge = Annotated[
+    str,
+    Field(pattern=r"^(released/)?[a-z0-9][a-z0-9-]*$", description="a segmenter, or released/NAME"),
+]
+Start = Annotated[str, Field(pattern=r"^(translators/)?[a-z0-9][a-z0-9-]*$")]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Level = Literal["scores", "features"]
+# auto: bf16 where the device has instructions for it; what it came to stands beside the result.
+Precision = Literal["fp32", "bf16", "auto"]
+Split = Literal["train", "val", "test"]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Gpus = Annotated[int | None, Field(ge=0, description="else resources.<rule>.gpus")]
+ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
+
+
+class Miniature(Model):
+    """The drawn world that stands in for the datasets at `scale: miniature`."""
+
+    seed: int = Field(ge=0)
+    size: Size
+    images: dict[Name, dict[Literal["train", "val", "test"], Count]]
+    looks: dict[Name, Literal["gta5", "synthia", "cityscapes", "bdd100k"]] = Field(
+        {}, description="domains that show their layout's own scenes in another domain's look"
+    )
+
+
+class Layout(Model):
+    """How a dataset of one's own lies below its root, and which classes its labels hold."""
+
+    images: str = Field(description="such as images/{split}/{name}.jpg, or images/img_{name}.png")
+    labels: str | None = Field(
+        description="such as labels/{split}/{name}.png, or labels/seg_{name}.png; null: there are "
+        "no labels, so the dataset can only be a target"
+    )
+    folders: dict[str, str] = Field({}, description="what {split} stands for, if not its name")
+    ids: Name | dict[ClassName, list[Byte]] | None = Field(
+        None, description="ids of each class, or the release whose ids these are"
+    )
+    colours: dict[ClassName, list[tuple[Byte, Byte, Byte]]] | None = Field(
+        None, description="colours of each class, where labels are colour images"
+    )
+    ignore: list[Byte | tuple[Byte, Byte, Byte]] = Field(
+        [], description="ids or colours that are known and not counted"
+    )
+    otherwise: Literal["ignore"] | None = Field(
+        None, description="ignore: ids or colours that are not named here are not counted either"
+    )
+    regions: list[tuple[Fraction, Fraction, Fraction, Fraction]] = Field(
+        [],
+        description="parts of every picture that are not counted, such as the camera's own car: "
+        "top, left, bottom, right as fractions of its height and width",
+    )
+    source: str = Field("", description="where the dataset comes from; exports state it")
+    licence: str = Field("", description="its terms; exports state them")
+
+
+class Domain(Model):
+    """A dataset (layout, root, size, shards) or the union of several treated as one."""
+
+    layout: Name | None = Field(None, description="a release's, or one of `layouts`")
+    root: str | None = Field(None, description="folder of the downloads, in their native layout")
+    size: Size | None = Field(None, description="size that training reads")
+    shards: Count = 1
+    splits: Literal["given", "all"] | dict[Split, Fraction] = Field(
+        "given", description="the release's, all for training, or shares to derive lists by"
+    )
+    exclude: dict[str, str] = Field({}, description="names of images to leave out, with reasons")
+    known_damage: Literal["exclude", "keep"] = "exclude"
+    union: Annotated[list[Name], Field(min_length=2)] | None = None
+
+
+class Dataset(Model):
+    """A domain that is a dataset of its own, with its layout if that is the user's."""
+
+    layout: str
+    own: Layout | None
+    root: Path
+    size: tuple[int, int]
+    shards: int
+    splits: Literal["given", "all"] | dict[str, float]
+    exclude: dict[str, str]
+    known_damage: str
+
+
+class ClassWeights(Model):
+    """Weight of a class in the cross-entropy: min(cap, frequency ** -power)."""
+
+    power: Weight
+    cap: Positive
+
+
+class SegmenterTraining(Model):
+    """Supervised training of F."""
+
+    lr: Positive
+    steps: Count
+    batch: Count = Field(description="images a step, shared evenly between the sets of train_on")
+    crop: Size
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Fraction = Field(0.9, description="of sgd")
+    schedule: Literal["constant", "one-cycle", "poly"]
+    power: Positive = Field(0.9, description="of poly: lr falls as (1 - step / steps) ** power")
+    head_lr: Positive = Field(1, description="the classifier's learning rate, in units of lr")
+    weight_decay: Weight
+    flip: bool
+    jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
+    class_weights: ClassWeights | None
+    precision: Precision
+    accumulate: Count = Field(1, description="parts in which a batch goes through F, for memory")
+
+
+class TranslatorWeights(Model):
+    """Weights of the terms that the generators minimise."""
+
+    gan_target: Weight
+    gan_source: Weight
+    cycle: Weight
+    identity: Weight
+    semantic: Weight
+    sad: Weight
+    ccd: Weight
+
+
+class Gates(Model):
+    """When SAD and CCD join, as a fraction of the run's steps."""
+
+    sad: Fraction
+    ccd: Fraction
+
+
+class TranslatorTraining(Model):
+    """Training of the generators against their discriminators."""
+
+    lr: Positive
+    lr_discriminator: Positive
+    colour_lr: Positive = Field(description="the colour matrix's learning rate, in units of lr")
+    task_lr: Positive = Field(description="learning rate of F_A inside the loop")
+    beta1: Fraction
+    decay_from: Fraction = Field(description="fraction of the steps after which lr falls to 0")
+    steps: Count
+    batch: Count = Field(description="images a step of each source, and of the target")
+    crop: Size
+    flip: bool
+    pool: int = Field(ge=0, description="history of fakes a discriminator sees; 0 = none")
+    weights: TranslatorWeights
+    gates: Gates
+    pairs: Literal["all"] | Count = Field(
+        description="ordered pairs of sources that SAD and CCD take a step: all, or so many drawn"
+    )
+    cag: Cag
+    stylise_precision: Precision
+    accumulate: Count = Field(1, description="parts in which a batch is gone through, for memory")
+
+
+class AdaptationTraining(Model):
+    """Feature-level alignment; of these, feat has its D_F, `on`, `classwise` and weight."""
+
+    lr: Positive
+    lr_discriminator: Positive
+    momentum: Fraction
+    steps: Count
+    batch: Count
+    crop: Size
+    flip: bool
+    on: Level
+    classwise: bool = Field(
+        description="D_F has two logits for each class, weighed by F's probabilities; not CLA"
+    )
+    weight: Weight = Field(description="lambda_G of the adversarial term; 0 is the control")
+    gate: Fraction = Field(description="F learns only while the discriminator is righter than this")
+    window: Count = Field(description="iterations over which that accuracy is averaged")
+
+
+class MdanTraining(Model):
+    """MDAN: a source's loss is its L_task plus weight times the loss of its discriminator."""
+
+    weight: Weight = Field(description="mu; 0 is the control")
+    gamma: Positive | None = Field(description="of the soft maximum over sources; null: maximum")
+    clip: Positive = Field(description="largest norm of a step's gradients, of F and of the head")
+
+
+class Training(Model):
+    """Schedules; `threads` belongs to the settings because sums depend on it."""
+
+    segmenter: SegmenterTraining
+    by_network: dict[NetworkName, SegmenterChanges] = Field(
+        {}, description="what the training of a kind of network has otherwise"
+    )
+    translator: TranslatorTraining
+    adaptation: AdaptationTraining
+    cla: Cla
+    mdan: MdanTraining
+    self_training: SelfTraining
+    threads: Count
+    compile: bool = Field(description="torch.compile of F and, when stylising, of G; other bits")
+    save_every: Count = Field(description="steps between two saved states")
+    log_every: Count = Field(description="steps averaged into one line of log.csv")
+
+
+class Verdict(Model):
+    """How near a published figure a row's mean over seeds must lie."""
+
+    points: Weight = Field(description="of mIoU; nearer is `reproduced`")
+    deviations: Weight = Field(description="of the seeds; nearer is `within seed noise`")
+
+
+class Evaluation(Model):
+    """What a score is measured on, and how it compares with what was published."""
+
+    split: Literal["train", "val", "test"]
+    batch: Count
+    verdict: Verdict
+
+
+class Need(Model):
+    """What a job asks of a cluster's scheduler; local runs heed memory and CPUs alone."""
+
+    minutes: Count = Field(description="time limit; twice, three times as much when tried again")
+    mem_mb: Count
+    cpus: Count | None = Field(None, description="else training.threads")
+    gpus: int = Field(0, ge=0)
+
+
+class Resources(Model):
+    """What the jobs of each rule need; no result depends on it."""
+
+    longest: Count | None = Field(None, description="minutes, the longest job that a site allows")
+    gres: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_:-]+$",
+        description="name of GPUs (NAME or NAME:TYPE) where Slurm accepts only --gres=NAME:N",
+    )  # fmt: skip
+    miniature: Need
+    verify: Need
+    prepare: Need
+    translate: Need
+    stylise: Need
+    segment: Need
+    adapt: Need
+    evaluate: Need
+    release: Need
+    predictions: Need
+    import_weights: Need
+
+
+class Export(Model):
+    """How raw images go through a generator: whole, or in tiles where they have more pixels."""
+
+    tile: Size
+    overlap: int = Field(ge=8, description="pixels over which two tiles of F fade into each other")
+    height: int = Field(0, ge=0, description="at which a generator sees raw images; 0: their own")
+
+
+class Segmenter(Model):
+    """A run of supervised training: F_i, F_A's start, the final F or the oracle."""
+
+    train_on: Annotated[list[str], Field(min_length=1)]
+    network: NetworkName = "fcn8s"
+    start: Address | None = None
+    steps: Count | None = None
+    accumulate: Count | None = Field(None, description="else that of the section of training")
+    gpus: Gpus = None
+    oracle: bool = False
+
+
+class Released(Model):
+    """Weights that others published: imported, not trained."""
+
+    file: str = Field(description="a .pth; or torchvision, which fetches what it has of ImageNet")
+    network: Literal["fcn8s", "drn26", "generator", "vgg16"] | Backbone
+    as_released: bool = Field(
+        False, description="without the skip heads, which the release's loader drops"
+    )
+
+
+class Task(Model):
+    """F_A: the segmenter it starts from, if not fresh; updated every n-th step (0 = never)."""
+
+    start: Name | None = None
+    update_every: int = Field(ge=0)
+    lr: Positive | None = Field(None, description="else training.translator.task_lr")
+    schedule: Literal["constant", "linear", "one-cycle"] = Field(
+        "constant", description="of its rate over the run's steps; linear falls as the generators'"
+    )
+
+
+class Translator(Model):
+    """A run of pixel-level adaptation over one or more sources."""
+
+    sources: Annotated[list[Name], Field(min_length=1)]
+    target: Name
+    start: list[Name] = []
+    shared: bool = Field(True, description="one D_T for all sources")
+    semantic: Literal["none", "sc", "dsc"] = "none"
+    sad: bool = False
+    ccd: bool = False
+    cag: bool = Field(False, description="GAN terms, cycle and semantic loss at several crop sizes")
+    judges: dict[Name, Judge] = {}
+    task: Task | None = None
+    steps: Count | None = None
+    accumulate: Count | None = Field(None, description="else that of the section of training")
+    gpus: Gpus = None
+    keep: list[Count] = Field([], description="steps after which the generators are saved, too")
+
+
+class Adaptation(Model):
+    """A run of adaptation of F: after L_task (adda) or along with it (the other methods)."""
+
+    method: Literal["adda", "feat", "mdan", "self-training"]
+    start: Start | None = Field(None, description="a segmenter, or translators/RUN for its F_A")
+    train_on: list[str] = Field([], description="labelled sets; adda has those of its start")
+    target: Name
+    steps: Count | None = None
+    accumulate: Count | None = Field(None, description="else that of the section of training")
+    gpus: Gpus = None
+    weight: Weight | None = Field(None, description="else that of the method's section of training")
+    on: Level | None = Field(None, description="else training.adaptation's")
+    classwise: bool | None = Field(None, description="else training.adaptation's")
+    cla: bool = Field(False, description="with feat: category-level alignment of MADAN+, too")
+    masked: bool = Field(False, description="with self-training: masked image consistency, too")
+
+
+class Row(Model):
+    """A line of a table: its name, the paper's setting and the run it shows."""
+
+    row: Name
+    setting: str
+    run: Address
+    scale: Literal["miniature", "paper"] | None = Field(None, description="at this scale alone")
+    published: str | None = Field(None, description="the paper's figure: setting/method")
+    against: Name | None = Field(None, description="the row it is compared with, seed by seed")
+
+
+class Table(Model):
+    """Rows evaluated on one target."""
+
+    target: Name
+    seeds: Seeds | None = Field(None, description="of this table; else those of all")
+    against: Name | None = Field(None, description="the row that all others are compared with")
+    rows: Annotated[list[Row], Field(min_length=1)]
+
+
+class Figure(Model):
+    """A picture: what it shows, and of which runs."""
+
+    shows: Literal[
+        "translation", "qualitative", "classes", "confusion", "heatmap", "training",
+        "discriminators", "features", "shares", "graph",
+    ]  # fmt: skip
+    runs: list[Address] = Field([], description="else the rows of its table")
+    table: Name = Field("miou", description="gives the target, and titles to runs")
+    images: Count = Field(5, description="scenes shown; of features: of each domain")
+
+
+class Params(Model):
+    """The whole of params.yaml at one scale."""
+
+    scale: Literal["miniature", "paper"]
+    seeds: Seeds
+    miniature: Miniature
+    layouts: dict[Name, Layout] = Field({}, description="datasets of one's own")
+    domains: dict[Name, Domain]
+    networks: Networks
+    training: Training
+    evaluation: Evaluation
+    resources: Resources
+    export: Export
+    segmenters: dict[Name, Segmenter]
+    translators: dict[Name, Translator]
+    adaptations: dict[Name, Adaptation]
+    released: dict[Name, Released] = {}
+    tables: dict[Name, Table]
+    figures: dict[Name, Figure] = Field({}, description="pictures: snakemake figures")
+    paper: dict[str, Any] = Field(
+        {}, description="what `scale: paper` says otherwise; null takes a domain or run away"
+    )
+
+    def seeds_of(self, table: str) -> list[int]:
+        """The seeds of a table: its own, else those of all."""
+        return self.tables[table].seeds or self.seeds
+
+    @property
+    def every_seed(self) -> list[int]:
+        """The seeds of all, then those that only some table has."""
+        return list(
+            dict.fromkeys([*self.seeds, *(s for t in self.tables for s in self.seeds_of(t))])
+        )
+
+    def members(self, domain: str) -> list[str]:
+        """Datasets behind a domain: itself, or the parts of its union."""
+        return self.domains[domain].union or [domain]
+
+    def dataset(self, domain: str) -> Dataset:
+        """The dataset of that name; Refusal when params.yaml has none, or a union."""
+        datasets = [name for name, entry in self.domains.items() if not entry.union]
+        known("a command", domain, datasets)
+        entry = self.domains[domain].model_dump(exclude={"union"})
+        return Dataset(own=self.layouts.get(entry["layout"]), **entry)
+
+    def has_no_labels(self, domain: str) -> list[str]:
+        """The datasets behind a domain whose layout has `labels: null`."""
+        layouts = {name: self.domains[name].layout for name in self.members(domain)}
+        bare = {name for name, layout in self.layouts.items() if layout.labels is None}
+        return [name for name, layout in layouts.items() if layout in bare]
+
+    def alignment(self, run: Adaptation) -> AdaptationTraining:
+        """training.adaptation as this run has it."""
+        own = run.model_dump(include={"weight", "on", "classwise"}, exclude_none=True)
+        return self.training.adaptation.model_copy(update=own)
+
+    def mdan(self, run: Adaptation) -> MdanTraining:
+        """training.mdan as this run has it."""
+        own = run.model_dump(include={"weight"}, exclude_none=True)
+        return self.training.mdan.model_copy(update=own)
+
+    def self_training(self, run: Adaptation) -> SelfTraining:
+        """training.self_training as this run has it."""
+        own = run.model_dump(include={"weight"}, exclude_none=True)
+        return self.training.self_training.model_copy(update=own)
+
+    def sets(self, run: Segmenter | Adaptation) -> list[str]:
+        """The labelled sets of a run; adda has those of its start."""
+        after = isinstance(run, Adaptation) and run.method == "adda"
+        return self.segmenters[str(run.start)].train_on if after else run.train_on
+
+    def learning(
+        self, architecture: str, run: "Segmenter | Adaptation | None" = None
+    ) -> SegmenterTraining:
+        """training.segmenter as a kind of network has it, and a run of it."""
+        changes = self.training.by_network.get(cast(NetworkName, architecture))
+        own = changes.model_dump(exclude_none=True) if changes else {}
+        if run and run.accumulate:
+            own["accumulate"] = run.accumulate
+        return self.training.segmenter.model_copy(update=own)
+
+    def translating(self, run: Translator) -> TranslatorTraining:
+        """training.translator as this run has it."""
+        own = run.model_dump(include={"accumulate"}, exclude_none=True)
+        return self.training.translator.model_copy(update=own)
+
+    def architecture(self, address: str) -> str:
+        """Which network the segmenter of a run is: one of NetworkName."""
+        kind, name = address.split("/")
+        if kind == "released":
+            return self.released[name].network
+        run = self.run(kind, name)
+        if isinstance(run, Segmenter):
+            return run.network
+        if isinstance(run, Adaptation):
+            found = started(run)
+        else:
+            found = [f"segmenters/{run.task.start}"] if run.task and run.task.start else []
+        return self.architecture(found[0]) if found else "fcn8s"
+
+    def judge(self, name: str) -> str:
+        """Address of a judge: one of `segmenters`, or `released/NAME`."""
+        return name if "/" in name else f"segmenters/{name}"
+
+    def translator(self, name: str) -> str:
+        """Address of what `name/DOMAIN` is stylised by: a translator, or a released generator."""
+        return f"{'released' if name in self.released else 'translators'}/{name}"
+
+    def network(self, address: str) -> AnySegmenterNetwork:
+        """Sizes of the network that the segmenter of a run is."""
+        kind, _, name = self.architecture(address).partition("/")
+        if kind == "torchvision":
+            return TorchvisionNetwork(name=name)
+        if kind == "deeplabv2-resnet101":
+            return self.networks.deeplabv2
+        return self.networks.drn26 if kind == "drn26" else self.networks.segmenter
+
+    def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
+        """The run of that kind and name; Refusal when params.yaml has none."""
+        runs = getattr(self, kind)
+        if name not in runs:
+            raise Refusal(f"params.yaml has no {kind}.{name}; {allowed(name, runs)}.")
+        return runs[name]
+
+
+def started(run: Segmenter | Adaptation) -> list[str]:
+    """Address of the run whose segmenter F goes on from; none where its weights are fresh."""
+    if run.start is None:
+        return []
+    return [run.start if "/" in run.start else f"segmenters/{run.start}"]

@@ -1,0 +1,4 @@
+"""Data: layouts of releases, checks of raw files, prepared datasets and batches of them.
+
+Readers of images and labels belong here. Nothing that knows networks or methods belongs here.
+"""
