@@ -166,6 +166,19 @@ def test_budgets_of_l_task_are_columns_where_they_are_given_and_not_otherwise(ra
     assert [line["task_images"] for line in found] == ["2800", "2800", "1520", "1520", "1520"]
 
 
+def test_each_dataset_of_a_union_stands_below_the_table(raw, made):
+    params = resolved(raw)
+    line = {"row": "pooled", "dataset": "rain|fog", "n": 2, "miou16": 30.25, "road": float("nan")}
+    members = pd.DataFrame([dict.fromkeys([*tables.SHOWN, *tables.SUBSETS], 50.0) | line])
+    text = markdown.files(made, "ablation", params, members=members)
+    below = text["md"].split("The target is a union.")[1]
+    head, cells = (row for row in rows_of(below) if row[0] in ("row", "pooled"))
+    found = dict(zip(head, cells, strict=True))
+    assert found["row"] == "pooled" and "rain" in found["dataset"] and found["n"] == "2"
+    assert (found["mIoU16"], found["road"], found["sidewalk"]) == ("30.2", "–", "50.0")
+    assert "The target is a union." not in markdown.files(made, "ablation", params)["md"]
+
+
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import numpy as np
 import pytest
@@ -52,7 +53,8 @@ def score(tmp_path):
 
     def score(confusion=KNOWN, row="one", setting="source-only", certificate=CERTIFICATE, **said):
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
-        evaluate.write(path, confusion, PROTOCOL | said)
+        named = confusion if isinstance(confusion, dict) else {"cityscapes": confusion}
+        evaluate.write(path, named, PROTOCOL | said)
         return tables.Score(row, setting, path, certificate)
 
     return score
@@ -176,6 +178,26 @@ def test_whole_confusion_of_large_counts_stays_exact(score):
 def of_one_class(iou):
     """A confusion matrix whose only IoU, of the road, is so many percent."""
     return matrix(_0_0=round(100 * iou), _0_10=0, _0_9=round(10000 - 100 * iou))
+
+
+def test_each_dataset_of_a_union_has_a_line_and_their_sum_is_the_score(score):
+    parts = {"dry": matrix(_0_0=3, _0_1=1), "wet": matrix(_1_1=2, _1_0=2)}
+    found = [score(parts, row="union", seed=seed) for seed in (0, 1)]
+    lines = tables.members(found)
+    assert lines[["row", "dataset", "n"]].values.tolist() == [
+        ["union", "dry", 2], ["union", "wet", 2],
+    ]  # fmt: skip
+    assert lines["road"][0] == 75 and np.isnan(lines["road"][1])
+    assert lines["sidewalk"][1] == 50 and np.isnan(lines["sidewalk"][0])
+    # Each mean is over the classes that the truth of the dataset contains.
+    assert lines["miou16"].tolist() == [75.0, 50.0]
+    whole = tables.lines(found)
+    assert whole["road"].tolist() == [50.0, 50.0] and whole["sidewalk"].tolist() == [40.0, 40.0]
+
+
+def test_one_dataset_as_target_has_no_lines_of_datasets(score):
+    assert tables.members([score()]).empty
+    assert "members" not in json.loads(score().path.read_text())
 
 
 def scored(score, **rows):

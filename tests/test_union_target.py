@@ -52,6 +52,7 @@ def test_a_union_is_trained_on_and_scored_as_one(tmp_path):
     ]
     summed = [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(*parts, strict=True)]
     assert whole["confusion"] == summed
+    assert whole["members"] == dict(zip(MEMBERS, parts, strict=True))
     assert "Nothing to be done" in world.snakemake("results/miou.csv")
     world.run("madan", "predict", "data/miniature/bdd100k/images/10k/test", "--model", "adapted")
     refused = world.run(

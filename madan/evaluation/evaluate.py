@@ -60,12 +60,19 @@ def predict(score: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
     return score.max(0).indices.byte().cpu().numpy()
 
 
-def write(path: Path, confusion: np.ndarray, protocol: Mapping[str, Any]) -> None:
+def write(path: Path, confusions: Mapping[str, np.ndarray], protocol: Mapping[str, Any]) -> None:
     """Write a score: its protocol, the classes that means are over, and its confusion matrix.
 
+    `confusions` has a matrix, int [19, 19], for each dataset of the target. The score is their
+    sum. A target of several datasets keeps the matrix of each one as `members`.
+
     `mean_over` names the classes that the truth of the split labels (`scores.mean_iou`). Every
-    figure of a table follows from the matrix, int [19, 19].
+    figure of a table follows from the matrix.
     """
+    confusion = np.sum([*confusions.values()], axis=0)
     names = [labels.CLASSES[k] for k in np.flatnonzero(metrics.labelled(confusion))]
-    text = json.dumps({**protocol, "mean_over": names, "confusion": confusion.tolist()})
+    score = {**protocol, "mean_over": names, "confusion": confusion.tolist()}
+    if len(confusions) > 1:
+        score["members"] = {name: each.tolist() for name, each in confusions.items()}
+    text = json.dumps(score)
     path.write_text(text + "\n")

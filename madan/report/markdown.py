@@ -40,6 +40,10 @@ _ABOUT_BUDGETS = (
     "L_task steps is the number of training steps with the supervised loss behind a row's "
     "segmenter. L_task images is the number of images in these steps."
 )
+_ABOUT_MEMBERS = (
+    "The target is a union. The next table has the scores on each of its datasets in percent, "
+    "averaged over n seeds. Means are over the classes that the labels of that dataset contain."
+)
 _ABOUT_NOTES = (
     "The column budget of L_task says whether the two rows have the same L_task steps and images. "
     "If not, the difference does not show the effect of the method alone."
@@ -55,16 +59,22 @@ class Block(NamedTuple):
 
 
 def files(
-    made: pd.DataFrame, name: str, params: Params, spent: Mapping[str, Budget] | None = None
+    made: pd.DataFrame,
+    name: str,
+    params: Params,
+    spent: Mapping[str, Budget] | None = None,
+    members: pd.DataFrame | None = None,
 ) -> dict[str, str]:
     """Write the text of each file of a table, by the names that `Graph.pages` gives them.
 
     `made` has the lines of `tables.lines`. `spent` has the budget of L_task of each row by its
-    name; without it the page has no columns of it.
+    name; without it the page has no columns of it. `members` has the lines of `tables.members`.
     """
     table = params.tables[name]
     apart = tables.differences(made, table)
     blocks = page(made, name, params, spent or {})
+    if members is not None and len(members):
+        blocks.append(Block([_ABOUT_MEMBERS], _members(members), 2))
     return {
         "csv": escaping.csv(_spent(verdicts.lines(made, table, params), spent or {})),
         "differences": escaping.csv(apart),
@@ -231,6 +241,13 @@ def _intervals(apart: pd.DataFrame, spent: Mapping[str, Budget]) -> pd.DataFrame
             cells["budget of L_task"] = budgets.note(line["row"], line["against"], spent)
         lines.append(cells)
     return pd.DataFrame(lines)
+
+
+def _members(members: pd.DataFrame) -> pd.DataFrame:
+    """Turn the scores on each dataset of a union into cells of text."""
+    words = members[["row", "dataset"]]
+    numbers = members[[*tables.SHOWN, *MEANS]].map(_number).rename(columns=MEANS)
+    return words.join(numbers).assign(n=members["n"].astype(str))
 
 
 def _spent(lines: pd.DataFrame, spent: Mapping[str, Budget]) -> pd.DataFrame:

@@ -64,6 +64,32 @@ def averages(found: Sequence[Score]) -> dict[str, dict[str, float | None]]:
     return means
 
 
+def members(found: Sequence[Score]) -> pd.DataFrame:
+    """Score each dataset of a union by itself: a line for each row and dataset, in percent.
+
+    Columns: row, dataset, the number of seeds n, and the mean over the seeds of the IoU of each
+    class and of each mIoU. No lines if the target is one dataset.
+    """
+    lines = [
+        {"row": score.row, "dataset": name, "n": 1} | _percent(np.array(confusion, np.int64))
+        for score in found
+        for name, confusion in json.loads(score.path.read_text()).get("members", {}).items()
+    ]
+    if not lines:
+        return pd.DataFrame()
+    means = dict.fromkeys([*labels.CLASSES, *SUBSETS], "mean")
+    grouped = pd.DataFrame(lines).groupby(["row", "dataset"], sort=False, as_index=False)
+    return grouped.agg({"n": "sum"} | means)
+
+
+def _percent(confusion: np.ndarray) -> dict[str, float]:
+    """The IoU of each class and each mIoU of a confusion matrix, in percent."""
+    ious = (100 * metrics.iou(confusion)).tolist()
+    classes = {name: round(iou, 2) for name, iou in zip(labels.CLASSES, ious, strict=True)}
+    means = {n: round(100 * metrics.mean_iou(confusion, ids), 2) for n, ids in SUBSETS.items()}
+    return classes | means
+
+
 def _read(found: Sequence[Score]) -> list[dict[str, Any]]:
     """Read score.json of every score; Refusal where two are over different classes."""
     read = [json.loads(score.path.read_text()) for score in found]
@@ -92,15 +118,13 @@ def _listed(names: Sequence[str]) -> str:
 
 def _line(score: Score, read: dict[str, Any]) -> dict[str, Any]:
     confusion = _confusion(read)
-    ious = 100 * metrics.iou(confusion)
     over = _mean_over(read)
     return {
         "scale": read["scale"],
         "row": score.row,
         "setting": score.setting,
         "seed": read["seed"],
-        **{name: round(iou, 2) for name, iou in zip(labels.CLASSES, ious.tolist(), strict=True)},
-        **{n: round(100 * metrics.mean_iou(confusion, ids), 2) for n, ids in SUBSETS.items()},
+        **_percent(confusion),
         "pixel_accuracy": round(100 * metrics.pixel_accuracy(confusion), 2),
         "classes": len(over),
         "target": read["target"],

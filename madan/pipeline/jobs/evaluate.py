@@ -11,6 +11,9 @@ def evaluate(job: Job[Score], segmenter: Role, images: Role) -> None:
     """Write the confusion matrix of a run on a split, with its protocol."""
     net, shown, protocol = prediction.opened(job, segmenter, images)
     batch, precision = job.params.evaluation.batch, job.params.training.segmenter.precision
-    confusion = evaluation.evaluate(net, shown, batch, precision)
+    confusions = {
+        name: evaluation.evaluate(net, member, batch, precision)
+        for name, member in prediction.members(job, images, shown).items()
+    }
     with job.publish() as out:
-        evaluation.write(out / "score.json", confusion, protocol)
+        evaluation.write(out / "score.json", confusions, protocol)

@@ -43,3 +43,16 @@ def opened(
     if card := gpu.describe():
         protocol["gpu"] = card
     return inputs.segmenter(job.graph, trained), shown, protocol
+
+
+def members(job: Job[Score], images: Role, shown: Any) -> dict[str, Any]:
+    """Return the images of each dataset of the target by its name; `shown` has all of them."""
+    [shards] = images.values()
+    names = list(dict.fromkeys(shard.domain for shard in shards))
+    if len(names) == 1:
+        return {names[0]: shown}
+    of = {name: [shard for shard in shards if shard.domain == name] for name in names}
+    return {
+        name: inputs.image_set(job.graph, name, mine, labelled=True, listed=True)
+        for name, mine in of.items()
+    }

@@ -19,7 +19,7 @@ def table(job: Job[Table], scores: Role) -> pd.DataFrame:
     graph, artefact = job.graph, job.artefact
     found = collected(graph, artefact, scores)
     made = tables.lines(found)
-    texts = markdown.files(made, artefact.table, job.params)
+    texts = markdown.files(made, artefact.table, job.params, members=tables.members(found))
     texts["metrics"] = json.dumps(tables.averages(found), indent=1) + "\n"
     paths = artefact.pages
     with job.alone(artefact.csv):
@@ -38,8 +38,9 @@ def partial(graph: Graph, artefact: Table) -> str:
         row: [score for score in named if current(score)]
         for row, named in graph.roles(artefact)["scores"].items()
     }
-    made = tables.lines(collected(graph, artefact, scores))
-    return markdown.files(made, artefact.table, graph.params)["md"]
+    found = collected(graph, artefact, scores)
+    made, members = tables.lines(found), tables.members(found)
+    return markdown.files(made, artefact.table, graph.params, members=members)["md"]
 
 
 def collected(graph: Graph, artefact: Table, scores: Role) -> list[tables.Score]:
