@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 
 from madan import cli, config, labels
@@ -370,15 +371,15 @@ def test_predict_needs_no_settings_beside_a_weights_file(net, raw, tmp_path, mon
     save(tmp_path / "a.png", tmp_path / "b.png")
     (tmp_path / "b.png").write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(cli.typer.Exit) as ended:
-        cli.predict([tmp_path], "F.safetensors", tmp_path / "out", None)
+    with pytest.raises(typer.Exit) as ended:
+        cli.training.predict([tmp_path], "F.safetensors", tmp_path / "out", None)
     said = capsys.readouterr()
     assert ended.value.exit_code == 1 and str(tmp_path / "b.png") in said.err
     assert "written for 1 files" in said.out
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"F.safetensors", "a.png", "b.png", "out"}
     with pytest.raises(Refusal, match="params.yaml not found"):
-        cli.predict([tmp_path / "a.png"], "madan", tmp_path / "out", None)
+        cli.training.predict([tmp_path / "a.png"], "madan", tmp_path / "out", None)
 
 
 def test_dark_and_bright_photos_show_where_classes_begin():

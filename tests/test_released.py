@@ -750,32 +750,32 @@ def test_a_released_segmenter_is_a_row_of_a_table_scored_once(held):
 def test_a_missing_file_is_told_by_the_command(held, monkeypatch):
     monkeypatch.chdir(held.root)
     (held.root / "data/released/holder.pth").unlink()
-    refused(lambda: cli.import_("holder"), "data/released/holder.pth not found; docs/data.md")
-    refused(lambda: cli.import_("hodler"), "did you mean holder")
-    refused(lambda: cli.import_("data/hodler.pth"), "data/hodler.pth not found")
+    refused(lambda: cli.data.import_("holder"), "data/released/holder.pth not found; docs/data.md")
+    refused(lambda: cli.data.import_("hodler"), "did you mean holder")
+    refused(lambda: cli.data.import_("data/hodler.pth"), "data/hodler.pth not found")
 
 
 def test_a_released_segmenter_predicts(held, monkeypatch, tmp_path):
     monkeypatch.chdir(held.root)
-    cli.import_("holder")
+    cli.data.import_("holder")
     folder = held.root / "results/miniature/released/holder"
     names = {"weights.safetensors", "report.json", "certificate.json"}
     assert {path.name for path in folder.rglob("*.*")} == names
     (tmp_path / "in").mkdir()
     Image.fromarray(np.full((40, 60, 3), 99, np.uint8)).save(tmp_path / "in/a.png")
-    cli.predict([tmp_path / "in"], "released/holder", tmp_path / "out", None)
+    cli.training.predict([tmp_path / "in"], "released/holder", tmp_path / "out", None)
     with Image.open(tmp_path / "out/labelIds/a.png") as ids:
         assert ids.size == (60, 40)
 
 
 def test_as_released_against_the_settings_is_refused(held, monkeypatch):
     monkeypatch.chdir(held.root)
-    refused(lambda: cli.import_("holder", as_released=True), "--as-released", "released.holder",
+    refused(lambda: cli.data.import_("holder", as_released=True), "--as-released", "released.holder",
             "as_released: true")  # fmt: skip
     assert not (held.root / "results/miniature/released/holder").exists()
     held.change("released.holder.as_released", True)
     for option in (True, False):
-        cli.import_("holder", as_released=option)
+        cli.data.import_("holder", as_released=option)
         report = held.root / "results/miniature/released/holder/report.json"
         assert json.loads(report.read_text())["as_released"]
 
@@ -786,7 +786,7 @@ def test_a_file_of_full_size_gets_safetensors_beside_itself_whatever_the_scale(
     World(tmp_path, raw_narrow | {"scale": "miniature"})
     monkeypatch.chdir(tmp_path)
     torch.save(fcn8s, tmp_path / "holder.pth")
-    cli.import_("holder.pth", as_released=True)
+    cli.data.import_("holder.pth", as_released=True)
     assert not load_file(tmp_path / "holder.safetensors")["F.score_pool3.bias"].any()
     assert json.loads((tmp_path / "holder.json").read_text())["as_released"]
     left = {"holder.pth", "holder.safetensors", "holder.json"}

@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from madan.miniature import scene
 from madan.miniature.appearance import LOOKS, Look, Span
-from madan.miniature.scene import FAR, GROUND, IDS, OVERSAMPLING, Camera, Canvas, Street
+from madan.miniature.canvas import FAR, GROUND, IDS, OVERSAMPLING, Camera, Canvas, Street
 
 Image8 = NDArray[np.uint8]
 Film = NDArray[np.float32]

@@ -4,7 +4,7 @@ from typing import Any
 
 from madan.engine import gpu, training
 from madan.models import checkpoints
-from madan.pipeline.artefacts import Predictions, Score
+from madan.pipeline.artefacts import Artefact, Predictions, Score
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
 from madan.pipeline.publishing import Job
@@ -48,10 +48,11 @@ def opened(
 def members(job: Job[Score], images: Role, shown: Any) -> dict[str, Any]:
     """Return the images of each dataset of the target by its name; `shown` has all of them."""
     [shards] = images.values()
-    names = list(dict.fromkeys(shard.domain for shard in shards))
-    if len(names) == 1:
-        return {names[0]: shown}
-    of = {name: [shard for shard in shards if shard.domain == name] for name in names}
+    of: dict[str, list[Artefact]] = {}
+    for shard in shards:
+        of.setdefault(shard.address.split("/")[1], []).append(shard)
+    if len(of) == 1:
+        return dict.fromkeys(of, shown)
     return {
         name: inputs.image_set(job.graph, name, mine, labelled=True, listed=True)
         for name, mine in of.items()

@@ -1,0 +1,27 @@
+"""The command line: one command for each rule, and the same for people.
+
+A module holds a group of commands, which parse, call and print. What decides a result lies in the
+pipeline.
+"""
+
+import sys
+
+from madan.cli import data, training, results, current  # isort: skip  # the order of --help
+from madan.cli.app import app
+from madan.engine import process
+from madan.errors import Refusal
+from madan.inert import inert
+
+__all__ = ["app", "current", "data", "main", "results", "training"]
+
+
+def main() -> None:
+    """Run a command; what a person has to mend ends as one sentence and exit code 1."""
+    process.begin()
+    try:
+        app()
+    except Refusal as refusal:
+        sys.exit(f"madan: {inert(str(refusal))}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"madan: {inert(f'{where}{error.strerror or error}')}.")

@@ -1,0 +1,132 @@
+"""Commands for data: draw, verify, prepare, import, draft."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from madan import config
+from madan.cli.app import (
+    CORES,
+    DATA,
+    Planned,
+    app,
+    drafts,
+    make,
+    name_of,
+)
+from madan.errors import Refusal
+from madan.pipeline import artefacts
+from madan.pipeline.graph import Graph
+
+
+@app.command(rich_help_panel=DATA)
+def miniature(
+    domain: Annotated[str, name_of("One of `domains` in params.yaml.")], planned: Planned = None
+) -> None:
+    """Draw a domain of the miniature world in its native layout: madan miniature gta5"""
+    make(f"miniature/{domain}", 0, planned)
+
+
+@app.command(rich_help_panel=DATA)
+def verify(
+    domains: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DOMAIN[/SPLIT]",
+            help="Else all that params.yaml has; of a drawn world what is drawn.",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Read headers alone; nothing is certified.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Pairs that are read at a time.")] = CORES,
+    planned: Planned = None,
+) -> None:
+    """Say what is wrong with datasets and how to mend it: madan verify gta5 cityscapes/val
+
+    Ends with 0 if all is fit, 1 if usable without some pairs, 2 if something is unusable.
+    """
+    found = [0]
+    with _said(found):
+        graph = Graph(config.load())
+        for name in domains or _datasets(graph):
+            domain, _, only = name.partition("/")
+            with _said(found):
+                for split in [only] if only else _splits(graph, domain):
+                    address = f"verified/{domain}/{split}"
+                    status = make(address, 0, planned, jobs=jobs, quick=quick)
+                    found.append(status or 0)
+    raise typer.Exit(max(found))
+
+
+@contextlib.contextmanager
+def _said(found: list[int]) -> Iterator[None]:
+    """Say what stands in the way of a dataset, so that the next one has its turn."""
+    from madan.data import verify as door
+
+    try:
+        yield
+    except (Refusal, OSError) as error:
+        typer.echo(f"madan: {error}", err=True)
+        found.append(door.UNUSABLE)
+
+
+def _datasets(graph: Graph) -> list[str]:
+    """All datasets; of the drawn ones those that are drawn, if any are."""
+    found = [name for name, domain in graph.params.domains.items() if not domain.union]
+    if graph.params.scale != "miniature":
+        return found
+    drawn = [name for name in found if graph.certificate(artefacts.Drawn(name)).exists()]
+    return drawn or found
+
+
+def _splits(graph: Graph, domain: str) -> list[str]:
+    """The splits of a dataset that lie there; of a drawn one those that are drawn."""
+    from madan.data import layouts
+
+    dataset = graph.params.dataset(domain)
+    if graph.params.scale == "miniature":
+        return [str(split) for split in graph.params.miniature.images[domain]]
+    return layouts.splits(dataset) or ["train"]
+
+
+@app.command(rich_help_panel=DATA)
+def prepare(
+    shard: Annotated[str, name_of("Shards count from 0.", "DOMAIN/SPLIT/SHARD")],
+    planned: Planned = None,
+) -> None:
+    """Turn a shard of a dataset into arrays at training size: madan prepare gta5/train/0"""
+    make(f"prepared/{shard}", 0, planned)
+
+
+@app.command("import", rich_help_panel=DATA)
+def import_(
+    what: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    as_released: Annotated[
+        bool, typer.Option(help="Of a FILE: without skip heads, as the release's loader has it.")
+    ] = False,
+    planned: Planned = None,
+) -> None:
+    """Turn released weights into safetensors, accounting for every key: madan import judge.pth
+
+    NAME is one of `released` in params.yaml. A FILE, of full size, gets a .safetensors beside it.
+    """
+    from madan.models import pretrained
+
+    if what not in config.load().released and Path(what).suffix:
+        networks, path = config.load(scale="paper").networks, Path(what)
+        out, report = path.with_suffix(".safetensors"), path.with_suffix(".json")
+        pretrained.bring(what, None, networks, as_released, out, report)
+        return
+    make(f"released/{what}", 0, planned, as_released=as_released)
+
+
+@drafts.command("data")
+def init_data(
+    folder: Annotated[Path, typer.Argument(help="It holds images and masks.", metavar="FOLDER")],
+) -> None:
+    """Draft layouts and domains of a folder of images and masks; params.yaml stays as it is."""
+    from madan.data import drafting
+
+    typer.echo(drafting.draft(folder), nl=False)
