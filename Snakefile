@@ -34,6 +34,11 @@ onstart:
     look_for_jobs_only_when_one_has_ended()
 
 
+onsuccess:
+    if are_rules_forced():
+        stop_if_out_of_date()
+
+
 rule all:
     """Make results/miou.csv, the default table."""
     input:

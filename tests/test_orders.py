@@ -25,8 +25,6 @@ OPTIONS = [
     ["--cores", "1"],
 ]
 PARTIAL = [
-    ["--forcerun", "segment"],
-    ["--forcerun", "verify"],
     ["-n"],
     ["--touch"],
     ["--until", "prepare"],
@@ -34,6 +32,7 @@ PARTIAL = [
     ["--cleanup-metadata", "results/miou.csv"],
     ["results/miniature/segmenters/source-gta5/seed0/certificate.json"],
 ]
+HIDDEN = "Run the same command without --forcerun"
 KEYS = {
     "training.segmenter.lr": [0.002, 0.5, 0.25],
     "evaluation.batch": [8, 4],
@@ -71,6 +70,10 @@ class Orders:
 
     def snakemake(self):
         return "snakemake", *self.rng.choice(OPTIONS)
+
+    def forced(self):
+        rule = self.rng.choice(["verify", "segment", "miou"])
+        return "snakemake", "--cores", "2", "--forcerun", rule
 
     def repro(self):
         return self.rng.choice([("dvc", "repro"), ("dvc", "repro", "pipeline")])
@@ -168,9 +171,9 @@ class Orders:
         self.repository.run(*words, expect=None)
 
 
-FULL = ("snakemake", "repro", "experiment")
+FULL = ("snakemake", "forced", "repro", "experiment")
 WEIGHTS = {
-    "snakemake": 6, "repro": 3, "experiment": 1, "partly": 3, "commit": 2, "back": 2,
+    "snakemake": 6, "forced": 2, "repro": 3, "experiment": 1, "partly": 3, "commit": 2, "back": 2,
     "another_commit": 1, "believe": 1, "checkout": 1, "collect": 0.3, "set": 6, "code": 3,
     "lose": 4, "damage": 4, "swap": 2, "times": 2, "forget": 2, "copy_of_another_clone": 1.5,
     "move": 1,
@@ -200,6 +203,9 @@ def test_no_order_of_steps_leaves_what_a_run_from_nothing_does_not_give(tmp_path
                 if done.returncode == 0 or not orders.follow_advice():
                     break
                 done = orders.repository.run(*words, expect=None)
+            if step == "forced" and done.returncode and HIDDEN in done.stdout:
+                counts["hidden behind a forced job"] += 1
+                done = orders.repository.run("snakemake", "--cores", "2", expect=None)
             assert done.returncode == 0, f"{told}\n{done.stdout[-3000:]}"
             assert stale(orders.repository, monkeypatch) == [], told
     print(f"\nseed {SEED}: {STEPS} steps, {dict(counts)}")

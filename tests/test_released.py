@@ -770,8 +770,10 @@ def test_a_released_segmenter_predicts(held, monkeypatch, tmp_path):
 
 def test_as_released_against_the_settings_is_refused(held, monkeypatch):
     monkeypatch.chdir(held.root)
-    refused(lambda: cli.data.import_("holder", as_released=True), "--as-released", "released.holder",
-            "as_released: true")  # fmt: skip
+    refused(
+        lambda: cli.data.import_("holder", as_released=True),
+        "--as-released", "released.holder", "as_released: true",
+    )  # fmt: skip
     assert not (held.root / "results/miniature/released/holder").exists()
     held.change("released.holder.as_released", True)
     for option in (True, False):

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import fields
 
 from conftest import PROJECT
 
@@ -30,7 +31,8 @@ def test_the_exceptions_stand_in_one_short_file():
     assert len(EXCEPTIONS.read_text().splitlines()) <= 30
     used = set(re.findall(r"\bworkflow\.([\w.]+)", code(EXCEPTIONS)))
     assert used == {
-        "scheduler.job_rate_limiter", "dag_settings.targets", "default_target", "get_rule",
+        "scheduler.job_rate_limiter", "dag_settings.targets", "dag_settings", "default_target",
+        "get_rule",
         "is_rule",
     }  # fmt: skip
 
@@ -55,6 +57,17 @@ def test_snakemake_still_says_what_it_is_asked_for():
             f"Snakemake's workflow has no {name} any more: without it workflow/rules/snakemake.smk "
             "cannot tell which datasets the targets of the command line need; name all instead."
         )
+
+
+def test_snakemake_still_says_which_jobs_are_forced():
+    from snakemake.settings.types import DAGSettings
+
+    names = {field.name for field in fields(DAGSettings)}
+    assert names >= {"forcerun", "until", "omit_from"}, (
+        "Snakemake's settings of the graph have other names: without them "
+        "workflow/rules/snakemake.smk cannot tell when forced jobs hide what is out of date "
+        "(test_workflow.py::test_what_a_forced_job_hides_is_no_success)."
+    )
 
 
 def test_nothing_of_snakemakes_folder_is_read_or_versioned():

@@ -262,6 +262,17 @@ def test_what_is_forced_is_made_again_with_the_same_bytes_and_nothing_else(done)
     assert (done.root / "results/miou.csv").read_bytes() == before
 
 
+def test_what_a_forced_job_hides_is_no_success(done):
+    shutil.rmtree(done.root / f"{RESULTS}/scores")
+    done.change("training.segmenter.lr", 0.5)
+    made = done.run("snakemake", "--cores", "2", "--forcerun", "verify", expect=None)
+    hidden = "Run the same command without --forcerun" in made.stdout
+    assert hidden == bool(made.returncode), made.stdout
+    done.snakemake()
+    assert done.planned() == set()
+    assert not done.run("snakemake", "--cores", "2", "--forcerun", "verify").returncode
+
+
 def test_a_finished_world_is_finished_from_another_folder_and_whatever_its_times(done, tmp_path):
     paths = sorted((done.root / "results").rglob("*"), reverse=True)
     for number, path in enumerate(paths):

@@ -190,6 +190,17 @@ def stop_if_absent(name, absent):
     )
 
 
+def stop_if_out_of_date():
+    """End with an error if what was asked for is not current yet."""
+    current = staleness.Staleness(GRAPH).is_current
+    left = [made for made in needed() if not current(made)]
+    if left:
+        sys.exit(
+            f"madan: {len(left)} results are still out of date, such as {left[0]}: "
+            "with --forcerun, Snakemake does not see them. Run the same command without --forcerun."
+        )
+
+
 CATEGORIES = {
     "heatmap": "Tables",
     "translation": "Translation",

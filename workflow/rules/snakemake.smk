@@ -19,3 +19,10 @@ def requested_files():
         named = (*each.input, *each.output)
         files += [str(file) for file in named if not callable(file)]
     return map(Path, files)
+
+
+def are_rules_forced():
+    # A forced job hides jobs that are out of date and lie behind current ones. (`snakemake --help`,
+    # --forcerun. With --until and --omit-from it is wanted that results stay out of date.)
+    asked = workflow.dag_settings
+    return bool(asked.forcerun) and not (asked.until or asked.omit_from)
