@@ -50,7 +50,7 @@ settings: setup
 # Build the website without network access. A broken link or a missing page is an error.
 # The variable silences an advertisement of mkdocs-material.
 site: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup
 	ruff format --check madan tests benchmarks docs
@@ -61,7 +61,7 @@ lint: setup
 	snakefmt --check Snakefile workflow
 	$(BIN)/python tests/snakemake_lint.py
 	$(BIN)/python tests/shell_lint.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Tests of one file run in one process, because they share the worlds that they make.
 test: lint
