@@ -61,6 +61,7 @@ lint: setup
 	snakefmt --check Snakefile workflow
 	$(BIN)/python tests/snakemake_lint.py
 	$(BIN)/python tests/shell_lint.py
+	$(BIN)/python tests/prose_lint.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Tests of one file run in one process, because they share the worlds that they make.

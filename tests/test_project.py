@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import prose_lint
 import pytest
 import shell_lint
 from conftest import PROJECT, params_yaml
@@ -135,6 +136,17 @@ def test_the_readme_has_at_most_150_lines():
 def test_the_settings_reference_is_the_schema_as_it_is():
     code = [sys.executable, PROJECT / "docs/list_settings.py", "--check"]
     assert subprocess.run(code).returncode == 0
+
+
+def test_the_house_style_names_line_and_replacement_and_ignores_code():
+    text = "Made once.\n\n`anew` and\nit is made anew.\n"
+    assert prose_lint.against_the_house_style(text) == ["4: 'anew'; write: again"]
+
+
+def test_the_documents_follow_the_house_style():
+    for path in prose_lint.documents(PROJECT):
+        if path.name not in prose_lint.OLD:
+            assert prose_lint.against_the_house_style(path.read_text()) == [], path.name
 
 
 def test_every_page_is_in_the_navigation_of_the_website():
