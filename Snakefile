@@ -1,9 +1,9 @@
-# params.yaml says which runs exist; here Snakemake works out what has to be made for them.
+# params.yaml defines the runs. Snakemake finds the jobs that they need.
 include: "workflow/rules/graph.smk"
 include: "workflow/rules/snakemake.smk"
 
 
-# Names from params.yaml, and a step of a translator. Whatever else a target holds matches no rule.
+# Names from params.yaml, and a step of a translator. Other targets match no rule.
 NAME = "[a-z0-9][a-z0-9-]*"
 
 

@@ -403,7 +403,7 @@ def test_colours_of_ones_own_are_classes_ignored_or_unknown(tmp_path):
 
 def test_the_example_of_the_document_is_read_as_it_stands_there(raw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    document = (PROJECT / "docs/data.md").read_text()
+    document = (PROJECT / "docs/own-data.md").read_text()
     example = YAML(typ="safe").load(re.search("```yaml\n(.*?)```", document, re.DOTALL)[1])
     raw["layouts"] |= example["layouts"]
     raw["paper"]["domains"] |= example["paper"]["domains"]

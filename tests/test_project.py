@@ -10,6 +10,7 @@ import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import prose_lint
 import pytest
 import shell_lint
 from conftest import PROJECT, params_yaml
@@ -30,7 +31,10 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((PROJECT / "docs").glob("*.md")),
+]
 
 
 def imports(path: Path) -> set[str]:
@@ -80,26 +84,33 @@ def test_the_package_does_not_know_snakemake():
         assert not re.search(r"^\s*(import|from) snakemake", path.read_text(), re.MULTILINE), path
 
 
-def test_numbers_of_the_readme_are_the_published_ones():
+def rows_of_miou(document: str) -> dict[str, list[str]]:
+    """The rows of a document's table of mIoU: the three means by row."""
+    line = r"^\| ([a-z0-9-]+) \| [a-z -]+ \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$"
+    found = re.findall(line, (PROJECT / document).read_text(), re.MULTILINE)
+    return {row: numbers for row, *numbers in found}
+
+
+@pytest.mark.parametrize("document, count", [("README.md", 5), ("docs/results.md", 10)])
+def test_numbers_of_the_first_run_in_the_documents_are_the_published_ones(document, count):
     with (PROJECT / "docs/miniature/miou.csv").open() as file:
         published = {line["row"]: line for line in csv.DictReader(file)}
-    line = r"^\| ([a-z0-9-]+) \| [a-z -]+ \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$"
-    said = re.findall(line, (PROJECT / "README.md").read_text(), re.MULTILINE)
-    assert [row for row, *_ in said] == list(published)
-    for row, *numbers in said:
+    rows = rows_of_miou(document)
+    assert len(rows) == count and list(rows) == [row for row in published if row in rows]
+    for row, numbers in rows.items():
         means = [published[row][name] for name in ("miou19", "miou16", "miou13")]
         assert numbers == [f"{float(mean):.2f}" for mean in means], row
 
 
-def test_numbers_of_the_ablation_in_the_readme_are_the_published_ones():
+def test_numbers_of_the_ablation_in_the_results_are_the_published_ones():
     published = (PROJECT / "docs/miniature/tables/ablation.md").read_text()
     means = set(re.findall(r"[\d.]+ ± [\d.]+", published))
     gaps = set(re.findall(r"\| ([+-][\d.]+) \| ([+-][\d.]+) to ([+-][\d.]+) \|", published))
-    readme = (PROJECT / "README.md").read_text().replace("−", "-").replace("**", "")
+    results = (PROJECT / "docs/results.md").read_text().replace("−", "-").replace("**", "")
     line = r"^\| .+ \| ([\d.]+ ± [\d.]+) \| .*\| (?:(\S+) \((\S+) to (\S+)\))? ?\|$"
-    said = re.findall(line, readme, re.MULTILINE)
-    assert len(said) == 14
-    for mean, *gap in said:
+    rows = re.findall(line, results, re.MULTILINE)
+    assert len(rows) == 14
+    for mean, *gap in rows:
         assert mean in means and (tuple(gap) in gaps or not any(gap)), (mean, gap)
 
 
@@ -109,11 +120,47 @@ def test_rows_beside_the_papers_in_the_readme_are_the_published_ones():
         r"^\| ([a-z0-9-]+) \|.*\| ([\d.]+ ± [\d.]+) \| [\d.]+ ± [\d.]+ \| [\d.]+ ± [\d.]+ \| 3 \|$"
     )
     means = dict(re.findall(line, published, re.MULTILINE))
-    readme = (PROJECT / "README.md").read_text().split("## Real data")[1]
-    said = re.findall(r"\| not run \| ([\d.]+ ± [^|]*) \|$", readme, re.MULTILINE)
+    readme = (PROJECT / "README.md").read_text().split("## Reproduce the paper")[1]
+    found = re.findall(r"\| not run \| ([\d.]+ ± [^|]*) \|$", readme, re.MULTILINE)
     rows = ("source-gta5", "source-synthia", "source-combined", "cycada-gta5", "cycada-synthia",
             "cycada-combined", "mdan", "madan", "oracle")  # fmt: skip
-    assert " / ".join(said).split(" / ") == [means[row] for row in rows]
+    assert " / ".join(found).split(" / ") == [means[row] for row in rows]
+
+
+def test_the_readme_has_at_most_150_lines():
+    assert len((PROJECT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_settings_reference_is_the_schema_as_it_is():
+    code = [sys.executable, PROJECT / "docs/list_settings.py", "--check"]
+    assert subprocess.run(code).returncode == 0
+
+
+def test_the_house_style_names_line_and_replacement_and_ignores_code():
+    text = "Made once.\n\n`anew` and\nit is made anew.\n"
+    assert prose_lint.against_the_house_style(text) == ["4: 'anew'; write: again"]
+
+
+def test_the_documents_follow_the_house_style():
+    for path in prose_lint.documents(PROJECT):
+        if path.name not in prose_lint.OLD:
+            assert prose_lint.against_the_house_style(path.read_text()) == [], path.name
+
+
+def test_every_page_is_in_the_navigation_of_the_website():
+    navigation = str(YAML(typ="safe").load(PROJECT / "mkdocs.yml")["nav"])
+    for path in (PROJECT / "docs").glob("*.md"):
+        assert f"'{path.name}'" in navigation, path.name
+
+
+def test_messages_in_the_troubleshooting_are_ones_that_the_code_has():
+    sources = [*PACKAGE.rglob("*.py"), *(PROJECT / "workflow").rglob("*.smk")]
+    # Literals of one message are joined, as Python joins them.
+    code = "".join(re.sub(r'"\s*f?"', "", path.read_text()) for path in sources)
+    text = (PROJECT / "docs/troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    assert len(messages) > 15
+    assert [m for m in messages if m not in code and m != "Unable to read RWLock-file"] == []
 
 
 def test_what_only_predicts_does_not_import_torchs_compiler():

@@ -1,4 +1,4 @@
-# Raw images in native layouts, and the shards that training reads.
+# Rules that draw and verify raw images and prepare the shards for training.
 DRAWN = Made("miniature/{domain}")
 VERIFIED = Made("verified/{domain}/{split}")
 PREPARED = Made("prepared/{domain}/{split}/{shard}")
@@ -25,7 +25,7 @@ rule miniature:
 
 
 rule verify:
-    """Look at every pair of a split and list what is usable."""
+    """Check every pair of a split and list the usable pairs."""
     input:
         rebuild=VERIFIED.rebuild,
         raw=VERIFIED.raw,
@@ -41,7 +41,7 @@ rule verify:
         **asks("verify"),
     params:
         planned=VERIFIED.planned,
-    # The exit code is 1 if some pairs are left out; the report names them.
+    # Exit code 1 means that some pairs are left out. The report names them.
     shell:
         "madan verify {wildcards.domain}/{wildcards.split} --jobs {threads}"
         " --planned {params.planned} > {log} 2>&1 || test $? -eq 1"

@@ -1,4 +1,4 @@
-# What others read: stylised datasets and predictions. Made only if they are named.
+# Exports for other programs: stylised datasets and predictions. They are made only by name.
 RELEASE = Made("releases/{translator}/{source}")
 PREDICTIONS = Made("predictions/{kind}/{run}/{domain}/{split}")
 

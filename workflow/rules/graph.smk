@@ -1,10 +1,10 @@
-# The graph behind the rules: the package says what is made from what and what is current.
+# The graph behind the rules: the package defines the inputs of each artefact and which are current.
 import os
 import signal
 import sys
 from pathlib import Path
 
-# The package beside the Snakefile is what runs, whichever one is installed.
+# Jobs run the package beside the Snakefile, even if another one is installed.
 sys.path.insert(0, str(workflow.basedir))
 package_path = [str(workflow.basedir), os.environ.get("PYTHONPATH")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, package_path)))
@@ -27,24 +27,24 @@ try:
 except Refusal as refusal:
     sys.exit(f"madan: {refusal}")
 
-# A scheduler warns every process of a job with this signal; madan saves its state and leaves.
+# A scheduler warns every process of a job with this signal. madan saves its state and ends.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def total_cores():
-    """The cores of --cores; on a cluster there is no such total, and asking for it is an error."""
+    """Return the value of --cores; on a cluster it does not exist, and reading it is an error."""
     try:
         return workflow.cores
     except Exception:
         return 1
 
 
-# With more --cores than the machine has, jobs would only wait for each other in its caches.
+# More training jobs than cores of the machine would only slow each other down.
 THREADS = max(
     GRAPH.params.training.threads,
     total_cores() // len(os.sched_getaffinity(0)),
 )
-# What there is of this machine; profiles/default limits the shares that jobs take of it.
+# The resources of this machine. profiles/default limits the shares that jobs take.
 MEMORY_MB, GPU_PLACES = shares.memory_mb(), shares.gpu_places()
 RUNS = {"translate": "translators", "segment": "segmenters", "adapt": "adaptations"}
 ON_GPU = "translate stylise segment adapt evaluate release predictions".split()
@@ -54,7 +54,7 @@ HELD = []  # An open file keeps its lock.
 
 
 def be_alone():
-    """Lock the folder until this process ends, however it ends; end now if another has it."""
+    """Lock the folder until this process ends; exit if another process holds the lock."""
     busy = "another snakemake is at work in this folder: wait until it is done, or stop it."
     try:
         HELD.append(hold(Path("state/snakemake.lock"), busy))
@@ -67,7 +67,7 @@ def cpus(rule):
 
 
 def asks(rule, run=None):
-    """Resources of a rule's jobs; those of a training run have the GPUs of the run."""
+    """Return the resources of a rule's jobs; a training run can have its own number of GPUs."""
     wanted = GRAPH.params.resources
     need, longest, gres = getattr(wanted, rule), wanted.longest, wanted.gres
     runs = getattr(GRAPH.params, RUNS.get(rule, ""), {})
@@ -94,7 +94,7 @@ def asks(rule, run=None):
 
 
 class Made:
-    """What a rule makes, by the address that its wildcards complete."""
+    """The artefact of a rule, by the address that its wildcards complete."""
 
     def __init__(self, address):
         self.address = address
@@ -109,18 +109,18 @@ class Made:
         return made
 
     def rebuild(self, wildcards):
-        """A file that is newer than all that is out of date; its time counts for nothing else."""
+        """Return a file newer than every artefact that is out of date; its time has no other use."""
         path = str(publishing.REBUILD)
         return path if self.artefact(wildcards) in OUTDATED else ancient(path)
 
     def role(self, name):
-        """The certificates of the inputs that play a role."""
+        """Return the certificates of the inputs with a role."""
 
         def paths(wildcards):
             made = self.artefact(wildcards)
             inputs = GRAPH.roles(made)[name].values()
             found = dict.fromkeys(certificates(m for named in inputs for m in named))
-            # Times count for nothing that is current. What is not must follow its inputs.
+            # Times are ignored for current artefacts. Other artefacts must be newer than their inputs.
             return (
                 list(map(ancient, found)) if STALENESS.is_current(made) else list(found)
             )
@@ -128,12 +128,12 @@ class Made:
         return paths
 
     def raw(self, wildcards):
-        """The drawn images of a domain; of a real one nothing, but it must be there."""
+        """Return the drawn images of a domain; for a real domain return none, but require its folder."""
         absent = stop_if_absent(wildcards.domain, absent_datasets)
         return absent or self.role("raw")(wildcards)
 
     def absent(self, wildcards):
-        """Nothing, but the file of released weights must be there."""
+        """Return no file, but require the file of released weights."""
         return stop_if_absent(wildcards.imported, absent_weights)
 
     def planned(self, wildcards):
@@ -148,13 +148,13 @@ def certificates(chosen):
 
 
 def needed():
-    """All that is needed for what Snakemake is asked for."""
+    """Return all artefacts that the requested targets need."""
     requested = [artefacts.at(path, GRAPH.params) for path in requested_files()]
     return GRAPH.ancestry(filter(None, requested)) or GRAPH.everything()
 
 
 def absent_datasets():
-    """The datasets that are needed, are yet to be read and have no folder."""
+    """Return the needed datasets that are not read yet and have no folder."""
     verified = [made for made in needed() if isinstance(made, artefacts.Verified)]
     unread = [
         made.domain
@@ -169,14 +169,14 @@ def absent_datasets():
 
 
 def absent_weights():
-    """The released weights that are needed and are yet to be imported, with their files."""
+    """Return the needed released weights that are not imported yet, with their files."""
     imported = [made for made in needed() if isinstance(made, artefacts.Imported)]
     absent = [made for made in imported if GRAPH.settings(made)["content"] == "missing"]
     return {made.run: GRAPH.params.released[made.run].file for made in absent}
 
 
 def stop_if_absent(name, absent):
-    """End before any job starts if raw data of this name is missing, and name all of it."""
+    """Exit before any job starts if raw data of this name is missing, and list all missing data."""
     if name not in absent():
         return []
     lines = [wanted(each, GRAPH.params.dataset(each)) for each in absent_datasets()]

@@ -1,4 +1,4 @@
-# Pixel level: generators, and the stylised datasets that they make.
+# Pixel-level adaptation: generators and stylised datasets.
 TRANSLATOR = Made("translators/{translator}")
 STYLISED = Made("stylised/{translator}/{source}")
 
@@ -33,7 +33,7 @@ rule translate:
 
 
 rule stylise:
-    """Send all prepared images of a source through its generator."""
+    """Stylise all prepared images of a source with its generator."""
     input:
         rebuild=STYLISED.rebuild,
         translator=STYLISED.role("translator"),

@@ -1,11 +1,11 @@
-# What people read: scores, tables, figures, and the report of what is finished (make report).
+# Scores, tables, figures, and the report of finished runs (make report).
 SCORE = Made("scores/{kind}/{run}/{domain}/{split}")
 MIOU = Made("tables/miou")
 TABLE = Made("tables/{table}")
 FIGURE = Made("figures/{figure}")
 
 
-# These take seconds each: not worth a place in a cluster's queue.
+# These jobs take seconds, so they do not go through the queue of a cluster.
 localrules:
     miou,
     table,
@@ -118,6 +118,6 @@ rule figure:
 
 
 rule finished:
-    """Make the tables and figures of the runs that are finished; --report shows them."""
+    """Make the tables and figures of all finished runs; --report shows them."""
     input:
         certificates(staleness.ready(STALENESS)),

@@ -1,18 +1,18 @@
-# What the documentation of Snakemake offers no way for. tests/test_upgrades.py tells when an
-# upgrade takes one of these away.
+# Code that uses undocumented parts of Snakemake. tests/test_upgrades.py fails if an upgrade
+# changes one of them.
 
 
 def look_for_jobs_only_when_one_has_ended():
-    # With a limit of jobs per timespan Snakemake looks for jobs once every timespan, once more for
-    # every job that has ended: a third of a core after 75 jobs at its default of a second. A
-    # longer timespan delays the end of every run, since Snakemake waits for its timers.
-    # (`snakemake --help`, --max-jobs-per-timespan, has no value for no limit.)
+    # With a limit of jobs per timespan, Snakemake looks for jobs once per timespan, and once more
+    # for every finished job. After 75 jobs, at the default of one second, this takes a third of a
+    # core. A longer timespan delays the end of every run, because Snakemake waits for its timers.
+    # --max-jobs-per-timespan has no value that removes the limit.
     workflow.scheduler.job_rate_limiter = None
 
 
 def requested_files():
-    # The targets of the command line, and the files of those that are rules. (No function or
-    # variable of the documented language gives them: `snakemake --help`, targets.)
+    # The targets of the command line, and the files of targets that are rules. The documented
+    # language has no function or variable for them.
     targets = workflow.dag_settings.targets or [workflow.default_target]
     files = [os.path.relpath(target) for target in targets]
     for each in map(workflow.get_rule, filter(workflow.is_rule, targets)):
