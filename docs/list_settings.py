@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from madan import config, schema  # noqa: E402
+from madan import config  # noqa: E402
+from madan.config import schema  # noqa: E402
 
 SETTINGS = PROJECT / "docs/settings.md"
 INTRODUCTION = """# Settings reference
