@@ -1,6 +1,7 @@
 # make miou     set up a clone and make results/miou.csv
 # make test     run lint, types and every test that this machine can run
 # make faults   run the tests that kill jobs, with more kills
+# make kills    kill whole runs of Snakemake and DVC, and compare the bytes at the end
 # make site     build the website of the documents in site/
 # VENV=DIR chooses another folder for the virtual environment.
 VENV ?= .venv
@@ -9,7 +10,7 @@ CORES ?= 8
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup miou report publish schema overview settings site lint test faults orders bench growth clean
+.PHONY: setup miou report publish schema overview settings site lint test faults orders kills bench growth clean
 
 setup: $(VENV)/.installed
 
@@ -75,6 +76,10 @@ faults: setup
 # Run random orders of edits, commands, losses and damage, for thousands of steps.
 orders: setup
 	MADAN_ORDERS=3000 pytest -q -s tests/test_orders.py
+
+# Kill whole runs of Snakemake and DVC about 100 times, and compare the bytes at the end.
+kills: setup
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills 100
 
 # Measure speed beside baselines, and how time and memory grow (docs/performance.md).
 bench: setup

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from madan.errors import Refusal
+from madan.shortages import naming
 
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
@@ -22,8 +23,14 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
+    try:
+        with naming(path):
+            fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
 
 
 def real_place(folder: Path) -> Path:
@@ -32,13 +39,28 @@ def real_place(folder: Path) -> Path:
 
 
 def replace_folder(fresh: Path, folder: Path) -> None:
-    """Rename `fresh` to `folder`, which is no link, and remove what was there before."""
+    """Rename `fresh` to `folder`, which is no link, and remove what was there before.
+
+    What was there before is put back if the file system refuses the new name.
+    """
     old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
+    remove(old)
+    before = folder.exists()
+    if before:
         folder.rename(old)
-    fresh.rename(folder)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if before:
+            old.rename(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of madan's if it is there; OSError if it cannot be removed."""
+    if os.path.lexists(folder):
+        shutil.rmtree(folder)
 
 
 def not_in_the_future(path: Path) -> None:

@@ -5,6 +5,7 @@ sha256sum writes them, of every file that it wrote. A file is replaced only if a
 the content that it has now. The same lists tell a later command which files are no photos.
 """
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from madan.errors import Refusal
 from madan.inert import inert
+from madan.shortages import naming
 
 COMMANDS = ("import", "predict", "publish", "stylise")
 Listed = dict[str, set[str]]  # digests by file name, relative to the folder of the list
@@ -89,7 +91,8 @@ class Outputs:
         number, fresh = tempfile.mkstemp(path.suffix[:16], ".madan-", path.parent)
         os.close(number)
         try:
-            write(Path(fresh))
+            with naming(path):
+                write(Path(fresh))
             os.chmod(fresh, 0o666 & ~_umask())
             digest = sha256(Path(fresh))
             self.require([name], {name: digest})
@@ -108,8 +111,15 @@ class Outputs:
     def _note(self, name: str, digest: str) -> None:
         if not self.keep or digest in self._listed.setdefault(name, set()):
             return
-        with list_of(self.folder, self.command).open("ab") as file:
-            file.write(line(name, digest).encode("utf-8", "surrogateescape"))
+        place = list_of(self.folder, self.command)
+        before = place.stat().st_size if place.exists() else 0
+        try:
+            with naming(place), place.open("ab") as file:
+                file.write(line(name, digest).encode("utf-8", "surrogateescape"))
+        except OSError:  # Of half a line, the next one would become a part.
+            with contextlib.suppress(OSError):
+                os.truncate(place, before)
+            raise
         self._listed[name].add(digest)
 
 

@@ -16,6 +16,7 @@ import selectors
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ LIBRARIES = (
 )  # fmt: skip
 HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 MESSAGE = 1 << 20
+GROUP = "QUICK_GROUP"  # In the environment of a command: it is in the group of its caller.
 
 
 class Server:
@@ -111,6 +113,7 @@ def serve(address: str) -> tuple[list[str], str, dict[str, str]]:
                     client, _ = listener.accept()
                     request, streams, *_ = socket.recv_fds(client, MESSAGE, 3)
                     if (pid := os.fork()) == 0:
+                        _join(client, json.loads(request)[2])
                         for number, stream in enumerate(streams):
                             os.dup2(stream, number)
                             os.close(stream)
@@ -119,7 +122,8 @@ def serve(address: str) -> tuple[list[str], str, dict[str, str]]:
                         return json.loads(request)
                     for stream in streams:
                         os.close(stream)
-                    client.send(str(pid).encode())
+                    with contextlib.suppress(OSError):  # It was killed; what it called is below.
+                        client.send(str(pid).encode())
                     ended = os.pidfd_open(pid)
                     waiting.register(ended, selectors.EVENT_READ, (pid, client))
                     waiting.register(client, selectors.EVENT_READ, pid)
@@ -136,6 +140,16 @@ def serve(address: str) -> tuple[list[str], str, dict[str, str]]:
                 else:  # The caller was killed, and so is what it called.
                     os.kill(key.data, signal.SIGKILL)
                     waiting.unregister(key.fileobj)
+
+
+def _join(client: socket.socket, environment: dict[str, str]) -> None:
+    """Enter the process group of the caller where its environment asks for it (kills.py)."""
+    if GROUP in environment:
+        pid, *_ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        try:
+            os.setpgid(0, os.getpgid(pid))
+        except OSError:  # The caller was killed meanwhile.
+            os._exit(1)
 
 
 def run(words: list[str], folder: str, environment: dict[str, str]) -> None:

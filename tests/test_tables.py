@@ -139,7 +139,7 @@ def test_scores_over_different_classes_are_not_put_into_one_table(score, read):
     said = str(refusal.value)
     assert str(found[0].path) in said and str(found[1].path) in said
     assert "2 classes (road, sidewalk)" in said and "1 class (road)" in said
-    assert said.endswith("madan evaluate segmenters/one cityscapes-test --seed 4")
+    assert said.endswith("madan evaluate segmenters/one cityscapes/test --seed 4")
 
 
 def test_with_all_19_classes_labelled_every_mean_is_that_of_all_its_classes(score):

@@ -7,6 +7,7 @@ pipeline.
 import sys
 
 from madan.cli import data, training, results, current  # isort: skip  # the order of --help
+from madan import shortages
 from madan.cli.app import app
 from madan.engine import process
 from madan.errors import Refusal
@@ -22,6 +23,8 @@ def main() -> None:
         app()
     except Refusal as refusal:
         sys.exit(f"madan: {inert(str(refusal))}")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"madan: {inert(f'{where}{error.strerror or error}')}.")
+    except Exception as error:
+        text = shortages.sentence(error)
+        if text is None:
+            raise
+        sys.exit(f"madan: {inert(text)}")

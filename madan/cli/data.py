@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from madan import config
+from madan import config, shortages
 from madan.cli.app import (
     CORES,
     DATA,
@@ -18,6 +18,7 @@ from madan.cli.app import (
     name_of,
 )
 from madan.errors import Refusal
+from madan.inert import inert
 from madan.pipeline import artefacts
 from madan.pipeline.graph import Graph
 
@@ -68,7 +69,8 @@ def _said(found: list[int]) -> Iterator[None]:
     try:
         yield
     except (Refusal, OSError) as error:
-        typer.echo(f"madan: {error}", err=True)
+        text = shortages.sentence(error) or str(error)
+        typer.echo(f"madan: {inert(text)}", err=True)
         found.append(door.UNUSABLE)
 
 

@@ -93,7 +93,7 @@ def fit(item: Item, image: tuple[int, ...], label: tuple[int, ...], turn: int, o
     raise Unfit(
         "two sizes",
         f"{item.image} is {image[1]}x{image[0]} but its label {item.label} is "
-        f"{label[1]}x{label[0]}{turned}; replace or remove both: one size is needed.",
+        f"{label[1]}x{label[0]}{turned}; replace both, or move both away: one size is needed.",
     )
 
 
@@ -134,8 +134,8 @@ def prepare(dataset: Dataset, split: str, shard: int, verified: Verified, out: P
             image, truth, digests = read(item, meaning)
             if digests != verified.pairs[item.name]:
                 raise Refusal(
-                    f"{item.image} or {item.label} changed since it was verified: "
-                    f"madan verify {item.image.parent} and run snakemake again."
+                    f"{item.image} or {item.label} changed since it was verified: run madan "
+                    "verify and then snakemake again."
                 )
             add_image(_resized(image, (height, width), Image.Resampling.BICUBIC))
             label = np.full(padded, labels.IGNORE, np.uint8)
@@ -168,8 +168,8 @@ def prepare_images(dataset: Dataset, split: str, shard: int, verified: Verified,
             image, found = read_image(item.image)
             if found != verified.pairs[item.name][0]:
                 raise Refusal(
-                    f"{item.image} changed since it was verified: madan verify "
-                    f"{item.image.parent} and run snakemake again."
+                    f"{item.image} changed since it was verified: run madan verify and then "
+                    "snakemake again."
                 )
             add_image(_resized(image, (height, width), Image.Resampling.BICUBIC))
             entries.append({"name": item.name, "size": list(image.shape[:2]), "image": found})
@@ -311,10 +311,17 @@ def _open(path: Path) -> Array:
         return np.load(path, mmap_mode="r")
     except FileNotFoundError:
         raise Refusal(
-            f"{path} not found: make it with snakemake {path.parent}/certificate.json"
+            f"{path} not found: make it with snakemake {_artefact(path)}/certificate.json"
         ) from None
     except (ValueError, EOFError) as error:
-        raise Refusal(f"{path} is damaged ({error}): delete {path.parent} and run again.") from None
+        folder = _artefact(path)
+        raise Refusal(f"{path} is damaged ({error}): delete {folder} and run again.") from None
+
+
+def _artefact(path: Path) -> Path:
+    """The folder of a file's artefact; the shards of a stylised source lie one level deeper."""
+    folder = path.parent
+    return folder.parent if folder.parent.name.startswith("seed") else folder
 
 
 def _manifest(folder: Path) -> dict:

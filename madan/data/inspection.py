@@ -27,8 +27,8 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "no image": Kind(EXCLUSIONS, "Extract the images again, or delete the label."),
-    "no label": Kind(EXCLUSIONS, "Extract the labels again, or delete the image."),
+    "no image": Kind(EXCLUSIONS, "Extract the images again, or move the label away."),
+    "no label": Kind(EXCLUSIONS, "Extract the labels again, or move the image away."),
     "missing": Kind(
         EXCLUSIONS, "The list of the split names it, the folders lack it: download its part again."
     ),
@@ -39,7 +39,7 @@ KINDS = {
         "It is there and cannot be read: mend its permissions, the disk or the limit of open "
         "files, and verify again.",
     ),
-    "not a file": Kind(EXCLUSIONS, "A pipe, a device or a folder is no image: remove it."),
+    "not a file": Kind(EXCLUSIONS, "A pipe, a device or a folder is no image: move it away."),
     "too large": Kind(EXCLUSIONS, "No photo is so large: replace it."),
     "bit depth": Kind(EXCLUSIONS, "Save it with 8 bits, scaled to the full range."),
     "unreadable": Kind(
@@ -86,7 +86,7 @@ KINDS = {
     "known damage": Kind(EXCLUSIONS, "Damaged in the release; known_damage: keep would keep it."),
     "excluded": Kind(EXCLUSIONS, "Left out by domains.<name>.exclude in params.yaml."),
     "also in val or test": Kind(
-        EXCLUSIONS, "What is evaluated on must not be trained on: delete it from train."
+        EXCLUSIONS, "What is evaluated on must not be trained on: move it out of train."
     ),
     "excluded in vain": Kind(
         FIT, "domains.<name>.exclude names it, no split has it: is it misspelt?"
@@ -106,7 +106,7 @@ KINDS = {
         "Image and label are there under a suffix that is not the layout's: rename both, since a "
         "score must count every image.",
     ),
-    "odd file": Kind(FIT, "It leads to no photo and is not read: mend or remove it."),
+    "odd file": Kind(FIT, "It leads to no photo and is not read: mend it or move it away."),
     "count": Kind(FIT, "Parts may be missing: compare with the archives of the release."),
     "split list": Kind(FIT, "Put split.mat of the release there for its own split."),
     "wrong variant": Kind(UNUSABLE, "Download the variant that docs/data.md names."),

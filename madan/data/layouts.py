@@ -386,7 +386,7 @@ def _listed(dataset: Dataset, split: str, names: list[str]) -> list[str]:
     except Exception as error:  # Of a damaged file scipy raises whatever the bytes lead to.
         raise Refusal(
             f"{path} is damaged or lacks {split}Ids ({error}); "
-            "take it from the GTA5 release again, or remove it to split by the published counts."
+            "take it from the GTA5 release again, or move it away to split by the published counts."
         ) from None
 
 

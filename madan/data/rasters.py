@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from madan import folders
 from madan.errors import Refusal
 from madan.folders import NotNow
+from madan.shortages import lacks_memory
 
 Array = np.ndarray
 ORIENTATION = 0x0112  # the EXIF entry that says which way is up
@@ -105,7 +106,7 @@ def _file(path: Path) -> Iterator[BinaryIO]:
     try:
         about = path.stat()
         if odd := folders.kind(about.st_mode):
-            raise Unfit("not a file", f"{path} is {odd}, expected an image; remove it.")
+            raise Unfit("not a file", f"{path} is {odd}, expected an image; move it away.")
         if about.st_size > BYTES:
             raise Unfit(
                 "too large", f"{path} has {about.st_size} bytes, of at most {BYTES}; replace it."
@@ -130,7 +131,12 @@ def decoding(path: Path) -> Iterator[None]:
         yield
     except (Refusal, MemoryError):
         raise
-    except Exception as error:  # Of a damaged file decoders raise whatever the bytes lead to.
+    except Exception as error:
+        if lacks_memory(error):
+            raise MemoryError(str(error)) from None
+        if isinstance(error, OSError) and error.errno:  # of the machine, not of the file's bytes
+            raise NotNow(f"{path} cannot be read for the moment ({error.strerror}).") from None
+        # Of a damaged file decoders raise whatever the bytes lead to.
         # Pillow's own words for this name a place in memory, so no two runs agree.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = f"of no known kind: {', '.join(_formats(path))}" if unknown else error

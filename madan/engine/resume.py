@@ -19,6 +19,7 @@ import torch
 
 from madan.engine import distributed
 from madan.errors import Refusal
+from madan.shortages import naming
 
 KEPT = 2
 SUFFIX = ".pt"
@@ -83,7 +84,8 @@ def write(folder: Path, key: str, step: int, content: Mapping[str, Any]) -> None
         try:
             torch.save(dict(content), cast(IO[bytes], sealed))
         finally:
-            sealed.close()
+            with naming(path):
+                sealed.close()
         fresh.replace(path)
     except OSError:
         fresh.unlink(missing_ok=True)
@@ -107,7 +109,7 @@ def read(folder: Path, key: str, place: torch.device) -> dict[str, Any] | None:
                 raise Refusal(
                     f"{saved.path} was saved by {saved.processes} processes and this is a run of "
                     f"{distributed.size()}: go on with --processes {saved.processes}, or delete "
-                    f"{folder} to train from the start."
+                    f"{folder}/{key}-* to train from the start."
                 )
     mine = {saved.step: saved.path for saved in there if saved.rank == distributed.rank()}
     whole = [step for step, path in mine.items() if is_whole(path)]
@@ -116,8 +118,8 @@ def read(folder: Path, key: str, place: torch.device) -> dict[str, Any] | None:
         if step is None and mine:
             raise Refusal(
                 f"{' and '.join(str(path) for path in mine.values())} "
-                f"{'is' if len(mine) == 1 else 'are'} damaged: delete {folder} to train from the "
-                "start."
+                f"{'is' if len(mine) == 1 else 'are'} damaged: delete {folder}/{key}-* to train "
+                "from the start."
             )
     if step is None:
         return None

@@ -276,7 +276,8 @@ def _resume(method: Method, run: Run) -> tuple[int, Log, Log]:
             if was.get(key) != now[key]:
                 raise Refusal(
                     f"{where} belongs to other settings: {key} was {was.get(key)}, now "
-                    f"{now[key]}; restore that value or delete it to train from the start."
+                    f"{now[key]}; restore that value, or delete {run.state}/{run.key}-* to "
+                    "train from the start."
                 )
         for name, module in method.modules.items():
             module.load_state_dict(state["modules"][name])
@@ -286,7 +287,8 @@ def _resume(method: Method, run: Run) -> tuple[int, Log, Log]:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise Refusal(
-            f"{where} does not fit this run ({reason}): delete it to train from the start."
+            f"{where} does not fit this run ({reason}): delete {run.state}/{run.key}-* to train "
+            "from the start."
         ) from None
 
 

@@ -61,7 +61,10 @@ def write(
         seed += zlib.crc32(layout.encode())
     root = Path(root)
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
+    # In an empty folder, since whoever made it also removes what a killed process left in it.
+    inside = root.is_dir() and not root.is_symlink() and not any(root.iterdir())
+    place = root if inside else root.parent
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{root.name}-") as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
         for split, count in images.items():
@@ -71,6 +74,10 @@ def write(
                 _save(layout, form or LAYOUTS[layout].forms[0], fresh, split, name, *pair)
         if layout == "gta5":
             _save_lists(fresh, images)
+        if inside:
+            for path in fresh.iterdir():
+                path.rename(root / path.name)
+            return
         if root.exists():
             root.rename(Path(scratch) / "replaced")
         fresh.rename(root)

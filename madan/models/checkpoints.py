@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from madan import __version__
+from madan import __version__, shortages
 from madan.errors import Refusal
 from madan.inert import inert
 from madan.models import headers
@@ -45,7 +45,13 @@ def save(path: Path, modules: Mapping[str, nn.Module], story: Mapping[str, Any])
 def write(path: Path, tensors: Mapping[str, Tensor], story: Mapping[str, Any]) -> None:
     """Write tensors, named `<module>.<key>`, with their story as JSON."""
     about = {"version": __version__, "torch": torch.__version__, **story}
-    save_file(dict(tensors), path, {KEY: json.dumps(about, sort_keys=True)})
+    put(path, tensors, {KEY: json.dumps(about, sort_keys=True)})
+
+
+def put(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; OSError, as of other files, where the disk is full."""
+    with shortages.of_libraries(path):
+        save_file(dict(tensors), path, metadata)
 
 
 def story(path: Path) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def load(path: Path, name: str, module: nn.Module, but: Sequence[str] = ()) -> N
     """
     prefix = f"{name}."
     try:
-        with _opened(path) as file:
+        with shortages.of_libraries(path), _opened(path) as file:
             tensors: dict[str, Tensor] = {
                 key.removeprefix(prefix): file.get_tensor(key)
                 for key in file.keys()  # noqa: SIM118

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from madan import outputs
+from madan import outputs, shortages
 from madan.errors import Refusal
 from madan.inert import inert
-from madan.models.checkpoints import KEY, MARKS
+from madan.models.checkpoints import KEY, MARKS, put
 
 DEEPEST = 8  # dictionaries inside of each other
 SHOWN = 6  # parts of a file that a sentence names
@@ -152,7 +151,7 @@ def extract(file: str, out: str, part: str = "") -> None:
         raise Refusal(f"{file} holds no tensors by name{f' in {part}' if part else ''}.")
     kept = {key: value.detach().contiguous().clone() for key, value in chosen.items()}
     place = Path(out)
-    outputs.Outputs(place.parent, "import").make(place.name, lambda path: save_file(kept, path))
+    outputs.Outputs(place.parent, "import").make(place.name, lambda path: put(path, kept))
 
 
 class Blank:
@@ -240,8 +239,10 @@ def _blanked(path: Path) -> Any:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor] | None:
+    with path.open("rb"):  # Of what cannot be opened, the library says that it is not there.
+        pass
     try:
-        with safe_open(path, "pt") as file:
+        with shortages.of_libraries(path), safe_open(path, "pt") as file:
             if KEY in (file.metadata() or {}):
                 raise Refusal(f"{path} was written by madan: it needs no import.")
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

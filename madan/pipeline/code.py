@@ -21,6 +21,7 @@ LEFT_OUT = {
     "engine.progress": "it only prints",
     "outputs": "it only refuses to replace files that madan did not write",
     "inert": "it only shows names",
+    "shortages": "it only describes errors of the machine",
     "pipeline.artefacts": "every certificate holds its own address and those of its inputs",
     "pipeline.edges": "every certificate holds its inputs by role and name",
     "pipeline.settings": "every certificate holds the settings themselves",

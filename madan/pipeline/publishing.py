@@ -16,6 +16,7 @@ from madan.files import (
     locked,
     not_in_the_future,
     real_place,
+    remove,
     replace_folder,
     write_whole,
 )
@@ -24,6 +25,7 @@ from madan.pipeline.artefacts import Artefact
 from madan.pipeline.certificates import Certificate, Inputs
 from madan.pipeline.graph import Graph
 from madan.pipeline.staleness import Reason, Staleness, input_contents, on_disk, outdated
+from madan.shortages import naming
 
 REBUILD = Path("state/rebuild.json")  # What the last plan of Snakemake found out of date.
 
@@ -75,10 +77,11 @@ class Job(Generic[Made]):
         place = real_place(folder)
         fresh = place.with_name(f".{place.name}.new")
         with self.alone(folder):
-            shutil.rmtree(fresh, ignore_errors=True)
+            remove(fresh)
             fresh.mkdir(parents=True)
             try:
-                yield fresh
+                with naming(folder):
+                    yield fresh
                 files = sorted(path for path in fresh.rglob("*") if path.is_file())
                 certificate = self.certificate(files, fresh)
                 certificates.write(fresh / "certificate.json", certificate)

@@ -99,7 +99,7 @@ def _read(found: Sequence[Score]) -> list[dict[str, Any]]:
                 f"{found[0].path} is over {_listed(_mean_over(read[0]))}, but {score.path} is over "
                 f"{_listed(_mean_over(each))}; the rows of one table need the same labels, so "
                 f"evaluate both again: madan evaluate {each['run']} "
-                f"{each['target']}-{each['split']} --seed {each['seed']}"
+                f"{each['target']}/{each['split']} --seed {each['seed']}"
             )
     return read
 

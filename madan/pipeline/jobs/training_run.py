@@ -140,7 +140,7 @@ def _keep(run: training.Run, done: int, modules: Any, metadata: dict[str, Any]) 
     if gone:
         raise Refusal(
             f"{_kept(run, gone[0])} is gone, the weights that {run.title} keeps of step {gone[0]}: "
-            f"delete {run.state} to train from the start."
+            f"delete {run.state}/{run.key}-* to train from the start."
         )
     if done in run.keep:
         fresh = Path(run.state, "weights.new")
