@@ -115,15 +115,15 @@ def written() -> str:
     raw = YAML(typ="safe").load(PROJECT / "params.yaml")
     scales = [
         config.resolve(raw | {"scale": scale}).model_dump(mode="json")
-        for scale in ("miniature", "paper")
+        for scale in raw["scales"]
     ]
     lines, section = [INTRODUCTION], ""
     for top, cells in _rows(schema.Params, [], scales):
         if top != section:
             section = top
             lines += ["", f"## `{top}`", ""]
-            lines += ["| key | type | default | miniature | paper | meaning |"]
-            lines += ["|---|---|---|---|---|---|"]
+            lines += [f"| key | type | default | {' | '.join(raw['scales'])} | meaning |"]
+            lines += ["|---|---|---|" + "---|" * (len(raw["scales"]) + 1)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from madan import labels
 
+SCALE = "paper"  # The scale whose results are set beside these figures, and no other.
 TRANSCRIBED = "transcribed"
 CLASSES = tuple(labels.CLASSES[k] for k in labels.CLASSES_16)
 

@@ -17,6 +17,7 @@ import torch
 from ruamel.yaml import YAML
 
 from madan import config
+from madan.config.scales import at_scale
 from madan.config.schema import Dataset
 from madan.data.datasets import Pictures
 from madan.pipeline.artefacts import parse
@@ -37,9 +38,40 @@ def _settings() -> dict:
     return YAML(typ="safe").load(PROJECT / "params.yaml")
 
 
+@functools.cache
+def _flat() -> dict:
+    """The project's settings with the miniature's among those of all; scales differ from these."""
+    raw, scales = _settings(), {}
+    base, _ = at_scale(raw | {"scale": "miniature"})
+    for name, section in raw["scales"].items():
+        below = section.get("base")
+        first = at_scale(raw | {"scale": below})[0] if below else base
+        own, _ = at_scale(raw | {"scale": name})
+        stands = {"base": below} if below else {}
+        scales[name] = _difference(first | {"scale": name}, own) | stands
+    return base | {"scales": scales}
+
+
+def _difference(base: dict, other: dict) -> dict:
+    """What `other` says otherwise; null where it says nothing."""
+    found = {}
+    for key in base.keys() | other.keys():
+        before, now = base.get(key), other.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            now = _difference(before, now)
+            if now:
+                found[key] = now
+        elif before != now:
+            found[key] = now
+    return found
+
+
 def params_yaml() -> dict:
-    """The mapping in the project's params.yaml, to be changed at will."""
-    return copy.deepcopy(_settings())
+    """The settings in the project's params.yaml as one mapping, to be changed at will.
+
+    What only the miniature says stands at the top, too.
+    """
+    return copy.deepcopy(_flat())
 
 
 @pytest.fixture
@@ -65,7 +97,8 @@ def tiny(params: dict, rows: tuple[str, ...] = ROWS) -> dict:
     table = params["tables"]["miou"]
     table["rows"] = [row for row in table["rows"] if row["row"] in rows]
     params["tables"] = {"miou": table}
-    params["paper"].pop("tables", None)  # What it says of the tables that are gone.
+    for scale in params["scales"].values():
+        scale.pop("tables", None)  # What it says of the tables that are gone.
     return params
 
 

@@ -297,7 +297,7 @@ def with_own(raw, changes=None, **domain):
     """params.yaml with a dataset of one's own at the paper's scale; None takes a key away."""
     own = {key: value for key, value in (MINE | (changes or {})).items() if value is not None}
     place = {"layout": "mine", "root": "data/raw/mine", "size": [600, 1080]}
-    raw["paper"]["domains"]["mine"] = place | domain
+    raw["scales"]["paper"]["domains"]["mine"] = place | domain
     return raw | {"scale": "paper", "layouts": {"mine": own}}
 
 
@@ -367,7 +367,7 @@ def test_layout_of_ones_own_that_cannot_be_is_refused(raw, changes, words):
 def test_layout_of_ones_own_is_not_drawn(raw):
     raw["domains"]["mine"] = {"layout": "mine", "root": "data/miniature/mine", "size": [64, 128]}
     raw["miniature"]["images"]["mine"] = {"train": 4}
-    refused(raw | {"layouts": {"mine": MINE}}, "domains.mine.layout", "paper.domains")
+    refused(raw | {"layouts": {"mine": MINE}}, "domains.mine.layout", "scales.paper.domains")
 
 
 def test_layout_with_the_name_of_a_release_is_refused(raw):
@@ -456,7 +456,7 @@ def test_look_of_an_unknown_domain_is_refused(raw):
 
 
 def test_null_at_paper_scale_takes_a_domain_away(raw):
-    raw["paper"]["domains"]["gta5-ceiling"] = None
+    raw["scales"]["paper"]["domains"]["gta5-ceiling"] = None
     assert "gta5-ceiling" in config.resolve(raw).domains
     assert "gta5-ceiling" not in config.resolve(raw | {"scale": "paper"}).domains
 
@@ -478,7 +478,7 @@ def test_schema_for_editors_is_the_models_own():
     assert written == schema.Params.model_json_schema(), "write it anew: make schema"
 
 
-RAW = config.YAML(typ="safe").load(PROJECT / "params.yaml")
+FILE = config.YAML(typ="safe").load(PROJECT / "params.yaml")
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
@@ -492,7 +492,7 @@ values = st.recursive(
 @given(value=values, key=st.sampled_from(sorted(schema.Params.model_fields)))
 def test_any_value_anywhere_resolves_or_is_one_sentence(value, key):
     try:
-        config.resolve(RAW | {key: value})
+        config.resolve(FILE | {key: value})
     except Refusal as refusal:
         assert "\n" not in str(refusal)
 

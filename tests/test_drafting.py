@@ -48,11 +48,11 @@ def written(root, streets, image, label, save):
 def entries(root):
     """What the draft says, as params.yaml would hold it, and the dataset of the draft."""
     said = YAML(typ="safe").load(drafting.draft(root))
-    [(name, domain)] = said["paper"]["domains"].items()
+    [(name, domain)] = said["scales"]["paper"]["domains"].items()
     raw = params_yaml()
     domain["size"] = [600, 1080]  # crops of training are larger than these images
     raw["layouts"] |= said.get("layouts") or {}
-    raw["paper"]["domains"][name] = domain
+    raw["scales"]["paper"]["domains"][name] = domain
     return said, config.resolve(raw | {"scale": "paper"}).dataset(name)
 
 
@@ -95,7 +95,7 @@ def test_names_are_paired_however_they_are_written(tmp_path, streets, image, lab
     assert len(fit(drafted).pairs) == len(layouts.items(drafted, "train")) > 1
     both = set(fit(drafted).pairs) | set(fit(drafted, "val").pairs)
     assert len(both) == len(streets)
-    assert said["paper"]["domains"]["mine"]["splits"] == {"train": 0.8, "val": 0.2}
+    assert said["scales"]["paper"]["domains"]["mine"]["splits"] == {"train": 0.8, "val": 0.2}
 
 
 def test_splits_of_other_names_are_mapped(tmp_path, streets):
@@ -233,7 +233,7 @@ def test_the_command_prints_and_writes_nothing(tmp_path, streets, monkeypatch, c
         cli.main()
     assert not left.value.code
     said = YAML(typ="safe").load(capsys.readouterr().out)
-    assert said["paper"]["domains"]["it-s-mine"]["root"] == "it's mine"
+    assert said["scales"]["paper"]["domains"]["it-s-mine"]["root"] == "it's mine"
     assert (tmp_path / "params.yaml").read_text() == "as it was"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["it's mine", "params.yaml"]
     assert root.is_dir()

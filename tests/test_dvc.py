@@ -116,7 +116,7 @@ def test_experiments_run_only_what_their_key_concerns(repository):
 
 def test_another_scale_is_an_experiment_that_touches_nothing_of_the_first(repository):
     for domain in ("gta5", "synthia", "cityscapes"):
-        repository.change(f"paper.domains.{domain}.shards", 1)
+        repository.change(f"scales.paper.domains.{domain}.shards", 1)
         (repository.root / "data/raw" / domain).mkdir(parents=True)
     (repository.root / "data/raw/vgg16-397923af.pth").touch()
     made = ran(repository.dvc("exp", "run", "-n", "paper", "-S", "scale=paper"))

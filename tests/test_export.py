@@ -277,7 +277,7 @@ def test_readme_names_provenance_terms_and_exclusions(tmp_path, layout):
 
 
 def test_readme_of_the_miniature_says_that_it_is_drawn(tmp_path):
-    release([drawn(tmp_path)], tmp_path / "out", story=STORY | {"scale": "miniature"})
+    release([drawn(tmp_path)._replace(drawn=True)], tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     assert "drawn miniature world" in text and "Nothing." in text
 

@@ -406,7 +406,7 @@ def test_the_example_of_the_document_is_read_as_it_stands_there(raw, tmp_path, m
     document = (PROJECT / "docs/own-data.md").read_text()
     example = YAML(typ="safe").load(re.search("```yaml\n(.*?)```", document, re.DOTALL)[1])
     raw["layouts"] |= example["layouts"]
-    raw["paper"]["domains"] |= example["paper"]["domains"]
+    raw["scales"]["paper"]["domains"] |= example["scales"]["paper"]["domains"]
     data = config.resolve(raw | {"scale": "paper"}).dataset("mine")
     for folder in ("train", "validation"):
         stem = f"{folder}/my trip/1"

@@ -39,7 +39,7 @@ NARROW = {"widths": [4, 8, 16, 32, 32], "head": 64}
 def raw_narrow(raw):
     """The paper's networks, key for key, with few channels."""
     raw["scale"] = "paper"
-    networks = raw["paper"]["networks"]
+    networks = raw["scales"]["paper"]["networks"]
     networks["segmenter"] |= NARROW
     networks["generator"]["ngf"] = 4
     networks["drn26"] = {"width": 1 / 16}
@@ -604,7 +604,7 @@ def test_every_tensor_of_vgg16_lands_where_it_should(bring, tmp_path, networks):
 
 
 def test_a_head_of_other_sizes_keeps_its_own_weights(bring, raw_narrow):
-    raw_narrow["paper"]["networks"]["segmenter"] |= {"head_kernel": 3, "padding": 1}
+    raw_narrow["scales"]["paper"]["networks"]["segmenter"] |= {"head_kernel": 3, "padding": 1}
     weights, report = bring(vgg16(), "vgg16", networks=config.resolve(raw_narrow).networks)
     assert {key.split(".")[1] for key in weights} == {"vgg", "vgg_head"}
     assert "VGG.vgg_head.0.weight" not in weights

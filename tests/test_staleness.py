@@ -293,7 +293,7 @@ def real(raw, tmp_path, monkeypatch):
     """A verified split of a real dataset of two pairs."""
     monkeypatch.chdir(tmp_path)
     raw["scale"] = "paper"
-    raw["paper"]["domains"]["cityscapes"]["root"] = str(tmp_path / "raw")
+    raw["scales"]["paper"]["domains"]["cityscapes"]["root"] = str(tmp_path / "raw")
     for name in "ab":
         for path in (f"leftImg8bit/val/x/{name}_leftImg8bit.png",
                      f"gtFine/val/x/{name}_gtFine_labelIds.png"):  # fmt: skip

@@ -34,7 +34,7 @@ def settings(layout=ALBUM, splits="all") -> dict:
     ]
     return params | {
         "scale": "paper",
-        "paper": {},
+        "scales": {"paper": {"miniature": None}},
         "layouts": {"album": layout},
         "domains": {"gta5": gta5, "photos": photos},
         "miniature": params["miniature"] | {"images": {}, "looks": {}},

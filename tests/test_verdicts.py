@@ -92,7 +92,7 @@ def test_all_images_of_the_release_are_compared_and_fewer_are_not(params, name, 
 def test_another_split_is_not_compared(raw):
     split = {"evaluation": raw["evaluation"]}
     split["evaluation"]["split"] = "test"
-    raw["paper"]["evaluation"]["split"] = "test"
+    raw["scales"]["paper"]["evaluation"]["split"] = "test"
     params = config.resolve(raw | {"scale": "paper"} | split)
     said = verdicts.mismatch(lines({"madan": [40.0]}), params.tables["comparison"], params)
     assert said == "measured on test, published on val"

@@ -931,7 +931,7 @@ def command(raw, own, tmp_path, monkeypatch, capfd):
     datasets = {layout: own(layout) for layout in ("gta5", "cityscapes")}
     for layout, data in datasets.items():
         root = str(data.root.relative_to(tmp_path))
-        raw["paper"]["domains"][layout] |= {"root": root, "shards": 1, "splits": "given"}
+        raw["scales"]["paper"]["domains"][layout] |= {"root": root, "shards": 1, "splits": "given"}
     with (tmp_path / "params.yaml").open("w") as file:
         YAML().dump(raw | {"scale": "paper"}, file)
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from madan import config, shortages
+from madan import config, published, shortages
 from madan.cli.app import (
     CORES,
     DATA,
@@ -77,10 +77,12 @@ def _said(found: list[int]) -> Iterator[None]:
 def _datasets(graph: Graph) -> list[str]:
     """All datasets; of the drawn ones those that are drawn, if any are."""
     found = [name for name, domain in graph.params.domains.items() if not domain.union]
-    if graph.params.scale != "miniature":
-        return found
-    drawn = [name for name in found if graph.certificate(artefacts.Drawn(name)).exists()]
-    return drawn or found
+    there = [
+        name
+        for name in found
+        if not graph.params.drawn(name) or graph.certificate(artefacts.Drawn(name)).exists()
+    ]
+    return there or found
 
 
 def _splits(graph: Graph, domain: str) -> list[str]:
@@ -88,8 +90,8 @@ def _splits(graph: Graph, domain: str) -> list[str]:
     from madan.data import layouts
 
     dataset = graph.params.dataset(domain)
-    if graph.params.scale == "miniature":
-        return [str(split) for split in graph.params.miniature.images[domain]]
+    if drawn := graph.params.drawn(domain):
+        return list(drawn)
     return layouts.splits(dataset) or ["train"]
 
 
@@ -117,7 +119,7 @@ def import_(
     from madan.models import pretrained
 
     if what not in config.load().released and Path(what).suffix:
-        networks, path = config.load(scale="paper").networks, Path(what)
+        networks, path = config.load(scale=published.SCALE).networks, Path(what)
         out, report = path.with_suffix(".safetensors"), path.with_suffix(".json")
         pretrained.bring(what, None, networks, as_released, out, report)
         return

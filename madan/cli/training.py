@@ -20,7 +20,7 @@ from madan.cli.app import (
 )
 from madan.errors import Refusal, known
 from madan.inert import inert
-from madan.pipeline import artefacts, checks
+from madan.pipeline import artefacts, checks, settings
 from madan.pipeline.graph import Graph
 
 
@@ -76,7 +76,7 @@ def _stylise_photos(
     found = photos.find(images, "stylise")
     [[trained]] = graph.roles(artefact)["translator"].values()
     generator = inputs.generator(graph, trained, source, artefact.step, artefact.seed)
-    precision = params.training.translator.stylise_precision
+    precision = settings.stylise_precision(artefact.run, params)
     unread = predict.stylise(generator, found, out, params.export, precision, height)
     _tell(found, unread, f"pictures in {out}")
 

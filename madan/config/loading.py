@@ -2,19 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from madan.config.scales import at_scale
 from madan.config.schema import Params
+from madan.config.sentences import sentence
 from madan.config.validation import CHECKS
-from madan.errors import Refusal, allowed
-
-RUNS = ("segmenters", "translators", "adaptations")
+from madan.errors import Refusal, known
 
 
 def load(path: Path = Path("params.yaml"), scale: str | None = None) -> Params:
@@ -39,16 +39,13 @@ def load(path: Path = Path("params.yaml"), scale: str | None = None) -> Params:
 
 def resolve(raw: Mapping[str, Any], origin: str = "params.yaml") -> Params:
     """Settings from the mapping in params.yaml, typed and cross-checked, or Refusal."""
-    if raw.get("scale") == "paper" and isinstance(raw.get("paper"), Mapping):
-        raw = _merge({key: raw[key] for key in raw if key != "paper"}, raw["paper"])
-        raw = {
-            **raw,
-            **{key: _present(raw[key]) for key in ("domains", *RUNS, "released") if key in raw},
-        }
     try:
-        params = _of_its_scale(Params.model_validate(raw))
+        found, lineage = at_scale(raw)
+        params = _of_its_scale(Params.model_validate(found), lineage)
     except ValidationError as error:
-        raise Refusal(" ".join(f"{origin}: {_sentence(error)}".split())) from None
+        raise Refusal(" ".join(f"{origin}: {sentence(error, Params)}".split())) from None
+    except Refusal as refusal:
+        raise Refusal(" ".join(f"{origin}: {refusal}".split())) from None
     try:
         for check in CHECKS:
             check(params)
@@ -63,53 +60,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _merge(base: Any, other: Any) -> Any:
-    if not (isinstance(base, Mapping) and isinstance(other, Mapping)):
-        return other
-    merged = dict(base)
-    for key, value in other.items():
-        merged[key] = _merge(base[key], value) if key in base else value
-    return merged
-
-
-def _present(entries: Any) -> Any:
-    """A section of named entries without those that are null."""
-    if not isinstance(entries, Mapping):
-        return entries
-    return {name: entry for name, entry in entries.items() if entry is not None}
-
-
-def _of_its_scale(params: Params) -> Params:
-    """Settings whose tables have the rows of this scale alone."""
+def _of_its_scale(params: Params, lineage: Sequence[str]) -> Params:
+    """Settings whose tables have the rows of this scale, or of one that it stands on."""
     tables = {}
     for name, table in params.tables.items():
-        rows = [row for row in table.rows if row.scale in (None, params.scale)]
+        for row in table.rows:
+            if row.scale is not None:
+                known(f"tables.{name} row {row.row}: scale", row.scale, params.scales)
+        rows = [row for row in table.rows if row.scale in (None, *lineage)]
         tables[name] = table.model_copy(update={"rows": rows})
     return params.model_copy(update={"tables": tables})
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first problem as a sentence: the key, what stood there, what is allowed."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    if first["type"] == "extra_forbidden":
-        model: Any = Params
-        for part in first["loc"][:-1]:
-            model = _inner(model, part)
-        fields = [name for name in model.model_fields if name != "paper"] if model else []
-        return f"unknown key {key}; {allowed(str(first['loc'][-1]), fields)}."
-    if first["type"] == "missing":
-        return f"{key} is missing."
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{key} is {first['input']!r}; {message}."
-
-
-def _inner(model: Any, part: str | int) -> Any:
-    """The model behind one step of an error's path, through dicts, lists and optionals."""
-    annotation = model
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        annotation = model.model_fields[str(part)].annotation
-        if getattr(annotation, "__origin__", None) in (dict, list):
-            return annotation
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

@@ -1,6 +1,6 @@
 """Checks of params.yaml for MADAN+, self-training and networks with a backbone."""
 
-from madan.config.runs import backbone, batch_normalised
+from madan.config.runs import backbone, batch_normalised, own_key
 from madan.config.schema import Adaptation, Params, Segmenter, Translator, started
 from madan.errors import Refusal, known
 
@@ -24,7 +24,7 @@ def check_methods(params: Params) -> None:
         if segmenter.network == "deeplabv2-resnet101":
             _check_deeplabv2(params, f"segmenters.{name}", not started(segmenter))
         if segmenter.network.startswith("torchvision/deeplabv3"):
-            _check_batch(params, f"segmenters.{name}", segmenter.network)
+            _check_batch(params, f"segmenters.{name}", segmenter)
 
 
 def _check_rates(params: Params) -> None:
@@ -55,8 +55,8 @@ def _check_backbones(params: Params) -> None:
 
 
 def _check_deeplabv2(params: Params, key: str, fresh: bool) -> None:
-    net = params.networks.deeplabv2
-    pretrained = params.networks.backbones.get("resnet101")
+    networks = params.networks_of(key.replace(".", "/"))
+    net, pretrained = networks.deeplabv2, networks.backbones.get("resnet101")
     if net.norm == "group" and net.width_per_group % GROUPS:
         raise Refusal(
             f"networks.deeplabv2.width_per_group is {net.width_per_group}; norm group needs a "
@@ -77,11 +77,11 @@ def _check_deeplabv2(params: Params, key: str, fresh: bool) -> None:
         )
 
 
-def _check_batch(params: Params, key: str, network: str) -> None:
-    if params.training.segmenter.batch < 2:
+def _check_batch(params: Params, key: str, run: Segmenter) -> None:
+    if params.learning(run.network, run).batch < 2:
         raise Refusal(
-            f"{key} is {network}, which normalises one value an image over the batch, but "
-            "training.segmenter.batch is 1; set it to 2 or more."
+            f"{key} is {run.network}, which normalises one value an image over the batch, but "
+            f"{own_key(key, run, 'segmenter', 'batch')} is 1; set it to 2 or more."
         )
 
 
@@ -106,7 +106,7 @@ def _check_crops(params: Params) -> None:
     """Crops of CAG fit the images of every domain that a run with CAG reads."""
     for name, run in params.translators.items():
         members = [m for domain in (*run.sources, run.target) for m in params.members(domain)]
-        for height, width in params.training.translator.cag.crops if run.cag else ():
+        for height, width in params.translating(run).cag.crops if run.cag else ():
             for domain in members:
                 size = params.domains[domain].size or (height, width)
                 if min(height, width) < SMALLEST or height > size[0] or width > size[1]:
@@ -120,9 +120,9 @@ def _check_crops(params: Params) -> None:
 def check_parts(params: Params, key: str, run: Segmenter | Translator | Adaptation) -> None:
     """Refuse parts of a batch (`accumulate`) that a run cannot have: its own, or its section's."""
     section = "translator" if isinstance(run, Translator) else "segmenter"
-    of_section = getattr(params.training, section)
-    where = f"{key}.accumulate" if run.accumulate else f"training.{section}.accumulate"
-    parts = run.accumulate or of_section.accumulate
+    own = params.translating(run) if isinstance(run, Translator) else params.learning("", run)
+    where = own_key(key, run, section, "accumulate")
+    parts = own.accumulate
     if isinstance(run, Adaptation) and run.method == "adda":
         if not run.accumulate:
             return
@@ -130,10 +130,10 @@ def check_parts(params: Params, key: str, run: Segmenter | Translator | Adaptati
             f"{where} is {parts}, but adda does not take its batch in parts; remove the key, and "
             "make training.adaptation.batch or crop smaller for memory."
         )
-    if parts > of_section.batch:
+    if parts > own.batch:
         raise Refusal(
             f"{where} is {parts}, more parts than the batch has images; it must be at most "
-            f"training.{section}.batch, {of_section.batch}."
+            f"{own_key(key, run, section, 'batch')}, {own.batch}."
         )
     address = key.replace(".", "/")
     if parts > 1 and batch_normalised(params, address):

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from madan.config.network_settings import BACKBONES, Backbone
-from madan.config.schema import Params, Translator, started
+from madan.config.overrides import changed
+from madan.config.schema import Adaptation, Params, Segmenter, Translator, started
 from madan.errors import Refusal, allowed, known
 
 
@@ -46,9 +47,11 @@ def learnt_from(params: Params) -> dict[str, str]:
 def pretrained(params: Params, address: str) -> str | None:
     """Address of the weights trained on ImageNet that a segmenter begins with, if any."""
     kind = params.architecture(address)
-    begin = params.networks.segmenter.pretrained if kind == "fcn8s" else None
+    own = {} if address.startswith("released/") else params.run(*address.split("/")).networks
+    networks = changed(params.networks, own)
+    begin = networks.segmenter.pretrained if kind == "fcn8s" else None
     if name := backbone(kind):
-        begin = params.networks.backbones.get(name)
+        begin = networks.backbones.get(name)
     return f"released/{begin}" if begin else None
 
 
@@ -63,7 +66,7 @@ def batch_normalised(params: Params, address: str) -> bool:
     """Whether the segmenter of a run normalises over its batch, which then is not to be parted."""
     kind = params.architecture(address)
     if kind == "deeplabv2-resnet101":
-        return params.networks.deeplabv2.norm == "batch"
+        return params.networks_of(address).deeplabv2.norm == "batch"
     return kind == "drn26" or kind.startswith("torchvision/")
 
 
@@ -98,3 +101,11 @@ def check_kind(
     network = params.released[name].network
     if network not in wanted:
         raise Refusal(f"{key}: released.{name} is {network}; {' or '.join(wanted)} belongs there.")
+
+
+def own_key(key: str, run: Segmenter | Translator | Adaptation, section: str, name: str) -> str:
+    """Return the path of the key that gives a run a value of a section of `training`."""
+    if getattr(run, name, None):
+        return f"{key}.{name}"
+    own = name in run.training.get(section, {})
+    return f"{key}.training.{section}.{name}" if own else f"training.{section}.{name}"

@@ -15,6 +15,7 @@ from madan.config.network_settings import (
     Networks,
     TorchvisionNetwork,
 )
+from madan.config.overrides import changed
 from madan.errors import Refusal, allowed, known
 
 Address = Annotated[
@@ -32,11 +33,26 @@ Precision = Literal["fp32", "bf16", "auto"]
 Split = Literal["train", "val", "test"]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Gpus = Annotated[int | None, Field(ge=0, description="else resources.<rule>.gpus")]
+OwnTraining = Annotated[
+    dict[str, dict[str, Any]],
+    Field(description="keys of the sections of `training` that this run has otherwise"),
+]
+OwnNetworks = Annotated[
+    dict[str, dict[str, Any]],
+    Field(description="keys of the sections of `networks` that this run has otherwise"),
+]
 ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
 
 
+# The sections of `networks` that segmenters have, by architecture, and those of translators.
+SEGMENTING = {"fcn8s": "segmenter", "drn26": "drn26", "deeplabv2-resnet101": "deeplabv2"}
+GENERATING = ("generator", "discriminator")
+# Keys of training.adaptation that feature alignment along with L_task reads.
+WITH_TASK = ("lr_discriminator", "momentum", "on", "classwise", "weight")
+
+
 class Miniature(Model):
-    """The drawn world that stands in for the datasets at `scale: miniature`."""
+    """The drawn world that stands in for datasets: which are drawn, and how much of them."""
 
     seed: int = Field(ge=0)
     size: Size
@@ -281,6 +297,8 @@ class Segmenter(Model):
     steps: Count | None = None
     accumulate: Count | None = Field(None, description="else that of the section of training")
     gpus: Gpus = None
+    training: OwnTraining = {}
+    networks: OwnNetworks = {}
     oracle: bool = False
 
 
@@ -321,6 +339,8 @@ class Translator(Model):
     steps: Count | None = None
     accumulate: Count | None = Field(None, description="else that of the section of training")
     gpus: Gpus = None
+    training: OwnTraining = {}
+    networks: OwnNetworks = {}
     keep: list[Count] = Field([], description="steps after which the generators are saved, too")
 
 
@@ -334,6 +354,8 @@ class Adaptation(Model):
     steps: Count | None = None
     accumulate: Count | None = Field(None, description="else that of the section of training")
     gpus: Gpus = None
+    training: OwnTraining = {}
+    networks: OwnNetworks = {}
     weight: Weight | None = Field(None, description="else that of the method's section of training")
     on: Level | None = Field(None, description="else training.adaptation's")
     classwise: bool | None = Field(None, description="else training.adaptation's")
@@ -347,7 +369,9 @@ class Row(Model):
     row: Name
     setting: str
     run: Address
-    scale: Literal["miniature", "paper"] | None = Field(None, description="at this scale alone")
+    scale: Name | None = Field(
+        None, description="at this scale alone, and at those that stand on it"
+    )
     published: str | None = Field(None, description="the paper's figure: setting/method")
     against: Name | None = Field(None, description="the row it is compared with, seed by seed")
 
@@ -376,9 +400,9 @@ class Figure(Model):
 class Params(Model):
     """The whole of params.yaml at one scale."""
 
-    scale: Literal["miniature", "paper"]
+    scale: Name = Field(description="one of `scales`")
     seeds: Seeds
-    miniature: Miniature
+    miniature: Miniature | None = Field(None, description="what is drawn; null: nothing")
     layouts: dict[Name, Layout] = Field({}, description="datasets of one's own")
     domains: dict[Name, Domain]
     networks: Networks
@@ -392,8 +416,9 @@ class Params(Model):
     released: dict[Name, Released] = {}
     tables: dict[Name, Table]
     figures: dict[Name, Figure] = Field({}, description="pictures: snakemake figures")
-    paper: dict[str, Any] = Field(
-        {}, description="what `scale: paper` says otherwise; null takes a domain or run away"
+    scales: dict[Name, dict[str, Any] | None] = Field(
+        description="what each scale says otherwise, and the scale that it stands on (`base`); "
+        "null takes a domain, run, table or figure away"
     )
 
     def seeds_of(self, table: str) -> list[int]:
@@ -406,6 +431,17 @@ class Params(Model):
         return list(
             dict.fromkeys([*self.seeds, *(s for t in self.tables for s in self.seeds_of(t))])
         )
+
+    def world(self) -> Miniature:
+        """The drawn world; Refusal where this scale draws nothing."""
+        if self.miniature is None:
+            raise Refusal(f"scale is {self.scale}, which draws nothing; set scale: miniature.")
+        return self.miniature
+
+    def drawn(self, domain: str) -> dict[str, int]:
+        """Images to draw of a dataset, by split; none where its data is not drawn."""
+        images = self.miniature.images if self.miniature else {}
+        return {str(split): count for split, count in images.get(domain, {}).items()}
 
     def members(self, domain: str) -> list[str]:
         """Datasets behind a domain: itself, or the parts of its union."""
@@ -427,17 +463,23 @@ class Params(Model):
     def alignment(self, run: Adaptation) -> AdaptationTraining:
         """training.adaptation as this run has it."""
         own = run.model_dump(include={"weight", "on", "classwise"}, exclude_none=True)
-        return self.training.adaptation.model_copy(update=own)
+        section = changed(self.training.adaptation, run.training.get("adaptation", {}))
+        return section.model_copy(update=own)
 
     def mdan(self, run: Adaptation) -> MdanTraining:
         """training.mdan as this run has it."""
         own = run.model_dump(include={"weight"}, exclude_none=True)
-        return self.training.mdan.model_copy(update=own)
+        return changed(self.training.mdan, run.training.get("mdan", {})).model_copy(update=own)
 
     def self_training(self, run: Adaptation) -> SelfTraining:
         """training.self_training as this run has it."""
         own = run.model_dump(include={"weight"}, exclude_none=True)
-        return self.training.self_training.model_copy(update=own)
+        section = changed(self.training.self_training, run.training.get("self_training", {}))
+        return section.model_copy(update=own)
+
+    def cla(self, run: Adaptation) -> Cla:
+        """training.cla as this run has it."""
+        return changed(self.training.cla, run.training.get("cla", {}))
 
     def sets(self, run: Segmenter | Adaptation) -> list[str]:
         """The labelled sets of a run; adda has those of its start."""
@@ -450,14 +492,17 @@ class Params(Model):
         """training.segmenter as a kind of network has it, and a run of it."""
         changes = self.training.by_network.get(cast(NetworkName, architecture))
         own = changes.model_dump(exclude_none=True) if changes else {}
-        if run and run.accumulate:
-            own["accumulate"] = run.accumulate
-        return self.training.segmenter.model_copy(update=own)
+        section = self.training.segmenter.model_copy(update=own)
+        if run is None:
+            return section
+        parts = run.model_dump(include={"accumulate"}, exclude_none=True)
+        return changed(section, run.training.get("segmenter", {})).model_copy(update=parts)
 
     def translating(self, run: Translator) -> TranslatorTraining:
         """training.translator as this run has it."""
         own = run.model_dump(include={"accumulate"}, exclude_none=True)
-        return self.training.translator.model_copy(update=own)
+        section = changed(self.training.translator, run.training.get("translator", {}))
+        return section.model_copy(update=own)
 
     def architecture(self, address: str) -> str:
         """Which network the segmenter of a run is: one of NetworkName."""
@@ -481,14 +526,36 @@ class Params(Model):
         """Address of what `name/DOMAIN` is stylised by: a translator, or a released generator."""
         return f"{'released' if name in self.released else 'translators'}/{name}"
 
+    def networks_of(self, address: str, seen: tuple[str, ...] = ()) -> Networks:
+        """Sizes of the networks of a run: where it goes on from another run, those of that run.
+
+        Runs that wait for each other (`seen`), which a check refuses, end the search.
+        """
+        kind, name = address.split("/")
+        if kind == "released" or address in seen:
+            return self.networks
+        run, inherited = self.run(kind, name), dict[str, Any]()
+        if isinstance(run, Translator):
+            first = [f"segmenters/{run.task.start}"] if run.task and run.task.start else []
+            if run.start:
+                before = self.networks_of(f"translators/{run.start[0]}", (*seen, address))
+                inherited |= {each: getattr(before, each) for each in GENERATING}
+        else:
+            first = started(run)
+        for other in first:
+            before = self.networks_of(other, (*seen, address))
+            inherited |= {each: getattr(before, each) for each in SEGMENTING.values()}
+        return changed(self.networks.model_copy(update=inherited), run.networks)
+
     def network(self, address: str) -> AnySegmenterNetwork:
         """Sizes of the network that the segmenter of a run is."""
         kind, _, name = self.architecture(address).partition("/")
         if kind == "torchvision":
             return TorchvisionNetwork(name=name)
-        if kind == "deeplabv2-resnet101":
-            return self.networks.deeplabv2
-        return self.networks.drn26 if kind == "drn26" else self.networks.segmenter
+        section: AnySegmenterNetwork = getattr(
+            self.networks_of(address), SEGMENTING.get(kind, "segmenter")
+        )
+        return section
 
     def run(self, kind: str, name: str) -> Segmenter | Translator | Adaptation:
         """The run of that kind and name; Refusal when params.yaml has none."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from madan import folders, labels, published
 from madan.config.method_validation import check_methods, check_parts
 from madan.config.network_settings import BACKBONES
-from madan.config.runs import check_kind, needs, stylable
+from madan.config.override_validation import check_overrides, check_starts
+from madan.config.runs import check_kind, needs, own_key, stylable
 from madan.config.schema import (
     Adaptation,
     Domain,
@@ -18,6 +19,7 @@ from madan.config.schema import (
     Translator,
     started,
 )
+from madan.config.size_validation import check_pretrained, check_sizes
 from madan.config.target_validation import check_labelled, check_no_meaning, check_target
 from madan.errors import Refusal, known
 
@@ -88,26 +90,27 @@ def _check_domains(params: Params) -> None:
                     raise Refusal(f"{key}.union names {member}, itself a union; name its parts.")
         elif not (domain.layout and domain.root and domain.size):
             raise Refusal(f"{key} needs layout, root and size (or union alone).")
-        elif params.scale == "miniature":
+        elif params.drawn(name) or domain.root == f"data/miniature/{name}":
             if domain.layout in params.layouts:
                 raise Refusal(
                     f"{key}.layout is {domain.layout}, which the miniature does not draw; put the "
-                    "domain under paper.domains and set scale: paper."
+                    "domain under scales.paper.domains and set scale: paper, or give it another "
+                    "root and take it out of miniature.images."
                 )
-            if name not in params.miniature.images:
+            if not params.drawn(name):
                 raise Refusal(f"miniature.images lacks {name}: say how many images of it to draw.")
             if domain.root != f"data/miniature/{name}":
                 raise Refusal(
                     f"{key}.root is {domain.root}, but {name} is drawn at data/miniature/{name}."
                 )
-            if domain.layout == "synthia" and set(params.miniature.images[name]) != {"train"}:
+            if domain.layout == "synthia" and set(params.drawn(name)) != {"train"}:
                 raise Refusal(
                     f"miniature.images.{name} must be train alone: SYNTHIA has no splits."
                 )
 
 
 def _check_looks(params: Params) -> None:
-    for name in params.miniature.looks if params.scale == "miniature" else ():
+    for name in params.miniature.looks if params.miniature else ():
         known("miniature.looks", name, [d for d, entry in params.domains.items() if entry.layout])
 
 
@@ -117,32 +120,6 @@ def _check_splits(key: str, domain: Domain, own: Layout | None) -> None:
         raise Refusal(f"{key}.splits: the folders of {domain.layout} are its splits; drop the key.")
     if isinstance(domain.splits, dict) and abs(sum(domain.splits.values()) - 1) > 1e-6:
         raise Refusal(f"{key}.splits add up to {sum(domain.splits.values()):g}; they must to 1.")
-
-
-def _check_sizes(params: Params) -> None:
-    net, smallest = params.networks.segmenter, 16
-    if net.norm == "group" and any(width % 8 for width in (*net.widths, net.head)):
-        raise Refusal("networks.segmenter: norm group needs widths and head in multiples of 8.")
-    for section in ("segmenter", "translator"):
-        parts, batch = (
-            getattr(getattr(params.training, section), k) for k in ("accumulate", "batch")
-        )
-        if parts > batch:
-            raise Refusal(
-                f"training.{section}.accumulate is {parts}, more parts than the batch "
-                f"has images; it must be at most training.{section}.batch, {batch}."
-            )
-    if min(params.miniature.size) < smallest:
-        raise Refusal(f"miniature.size is {params.miniature.size}; scenes need {smallest} pixels.")
-    for section in ("segmenter", "translator", "adaptation"):
-        height, width = getattr(params.training, section).crop
-        for name, domain in params.domains.items():
-            size = domain.size or (height, width)
-            if min(height, width) < smallest or height > size[0] or width > size[1]:
-                raise Refusal(
-                    f"training.{section}.crop is {height}x{width}; it must be at least {smallest} "
-                    f"pixels and at most domains.{name}.size, {size[0]}x{size[1]}."
-                )
 
 
 def _check_export(params: Params) -> None:
@@ -181,8 +158,9 @@ def _check_adaptation(params: Params, key: str, run: Adaptation, targets: set[st
         raise Refusal(f"{key}.train_on: adda has the sets of its start; drop the key.")
     check_parts(params, key, run)
     known(f"{key}.start", str(run.start), params.segmenters)
-    if len(params.sets(run)) > params.training.adaptation.batch:
-        raise Refusal(f"{key} has more sets than training.adaptation.batch has images.")
+    if len(params.sets(run)) > params.alignment(run).batch:
+        batch = own_key(key, run, "adaptation", "batch")
+        raise Refusal(f"{key} has more sets than {batch} has images.")
 
 
 def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: set[str]) -> None:
@@ -201,8 +179,9 @@ def _check_sets(params: Params, key: str, run: Segmenter | Adaptation, targets: 
                 f"{key}.train_on names {item}, a target, whose labels only evaluation and the "
                 "oracle may read; say oracle: true if that is what this run is."
             )
-    if len(run.train_on) > params.training.segmenter.batch:
-        raise Refusal(f"{key}.train_on has more sets than training.segmenter.batch has images.")
+    if len(run.train_on) > params.learning("", run).batch:
+        batch = own_key(key, run, "segmenter", "batch")
+        raise Refusal(f"{key}.train_on has more sets than {batch} has images.")
     for address in started(run):
         kind, name = address.split("/")
         known(f"{key}.start", name, getattr(params, kind))
@@ -252,7 +231,7 @@ def _check_translator(params: Params, key: str, run: Translator) -> None:
     elif run.task and not run.task.update_every:
         raise Refusal(f"{key}.task has no start and never learns; give it one of the two.")
     check_parts(params, key, run)
-    _check_kept(key, run, run.steps or params.training.translator.steps)
+    _check_kept(key, run, run.steps or params.translating(run).steps)
 
 
 def _check_kept(key: str, run: Translator, steps: int) -> None:
@@ -282,20 +261,6 @@ def _check_released(params: Params) -> None:
             raise Refusal(f"{key} has the name of a translator; choose another.")
         if entry.file == "torchvision" and entry.network not in ("vgg16", *BACKBONES):
             raise Refusal(f"{key}.file is torchvision, which has no {entry.network} of 19 classes.")
-    begun, net = params.networks.segmenter.pretrained, params.networks.segmenter
-    if begun is None:
-        return
-    known("networks.segmenter.pretrained", begun, params.released)
-    if params.released[begun].network != "vgg16":
-        raise Refusal(
-            f"networks.segmenter.pretrained is {begun}, which is {params.released[begun].network}; "
-            "it must be vgg16. To go on from a segmenter, give runs a `start`."
-        )
-    if (net.convs, net.norm) != ((2, 2, 3, 3, 3), "none"):
-        raise Refusal(
-            "networks.segmenter.pretrained: VGG-16 has convs [2, 2, 3, 3, 3] and norm none, as at "
-            f"scale: paper, but networks.segmenter has {list(net.convs)} and {net.norm}."
-        )
 
 
 def _check_tables(params: Params) -> None:
@@ -308,8 +273,8 @@ def _check_tables(params: Params) -> None:
     for name, table in params.tables.items():
         check_target(params, f"tables.{name}.target", table.target)
         for member in params.members(table.target):
-            split, drawn = params.evaluation.split, params.miniature.images.get(member, {})
-            if params.scale == "miniature" and split not in drawn:
+            split, drawn = params.evaluation.split, params.drawn(member)
+            if drawn and split not in drawn:
                 raise Refusal(f"evaluation.split is {split}; miniature.images.{member} has none.")
         rows = [row.row for row in table.rows]
         if table.against:
@@ -376,15 +341,18 @@ def _check_cycles(params: Params) -> None:
 
 
 CHECKS = (
+    check_overrides,
     _check_layouts,
     _check_domains,
     _check_looks,
-    _check_sizes,
+    check_sizes,
     _check_export,
     _check_released,
+    check_pretrained,
     _check_runs,
+    _check_cycles,
     check_methods,
+    check_starts,
     _check_tables,
     _check_figures,
-    _check_cycles,
 )

@@ -196,9 +196,10 @@ def _of_release(root: Path, release: str) -> str:
     lies = LAYOUTS[release]
     return (
         f"# The folders are those of the {release} release ({lies.tree}).\n"
-        "paper:\n"
-        "  domains:\n"
-        f"    {release}: {{layout: {release}, root: {_quoted(str(root))}, size: [600, 1080]}}\n"
+        "scales:\n"
+        "  paper:\n"
+        "    domains:\n"
+        f"      {release}: {{layout: {release}, root: {_quoted(str(root))}, size: [600, 1080]}}\n"
     )
 
 
@@ -226,15 +227,16 @@ def _written(root: Path, name: str, found: Draft, values: Sequence[str]) -> str:
     lines += [
         '    source: ""  # where it comes from; exports state it',
         '    licence: ""  # its terms; exports state them',
-        "paper:",
-        "  domains:",
-        f"    {name}:",
-        f"      layout: {name}",
-        f"      root: {_quoted(str(root))}",
-        f"      size: [{height}, {width}]  # of most images; training reads images of this size",
+        "scales:",
+        "  paper:",
+        "    domains:",
+        f"      {name}:",
+        f"        layout: {name}",
+        f"        root: {_quoted(str(root))}",
+        f"        size: [{height}, {width}]  # of most images; training reads images of this size",
     ]
     if not by_folder:
-        lines.append("      splits: {train: 0.8, val: 0.2}  # no folder is named like a split")
+        lines.append("        splits: {train: 0.8, val: 0.2}  # no folder is named like a split")
     return "\n".join(lines) + "\n"
 
 

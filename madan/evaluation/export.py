@@ -45,6 +45,7 @@ class Member(NamedTuple):
     name: str
     dataset: Dataset
     verified: Verified
+    drawn: bool = False
 
 
 @torch.inference_mode()
@@ -250,7 +251,7 @@ def _readme(
         for name, dataset in targets.items()
     ]
     terms = [_terms(f"Source {member.name}", member.dataset) for member in members]
-    if story["scale"] == "miniature":
+    if any(member.drawn for member in members):
         terms.insert(0, DRAWN)
     gone = [
         f"- {member.name}/{name}: {reason}"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from madan import labels
 from madan.config.method_settings import Cla
 from madan.config.network_settings import FeatureDiscriminatorNetwork
+from madan.config.overrides import changed
 from madan.config.schema import Adaptation, AdaptationTraining, Params, started
 from madan.data import batches
 from madan.data.datasets import TrainingSet
@@ -196,13 +197,13 @@ def build(
     steps: int, seed: int,
 ) -> Adda | Feat | Mdan | SelfTraining:  # fmt: skip
     """The method of a run; the sets carry labels except for adda, which needs none."""
-    networks, settings = params.networks, params.alignment(run)
+    networks, settings = changed(params.networks, run.networks), params.alignment(run)
     if run.method == "adda":
         return Adda(net, sets, target, settings, networks.feature_discriminator, seed)
     kind = next(map(params.architecture, started(run)), "fcn8s")
     task = Supervised(net, sets, params.learning(kind, run), steps, seed)
     if run.method == "feat":
-        cla = params.training.cla if run.cla else None
+        cla = params.cla(run) if run.cla else None
         return Feat(task, target, settings, networks.feature_discriminator, cla)
     if run.method == "self-training":
         return SelfTraining(task, target, params.self_training(run), run.masked)

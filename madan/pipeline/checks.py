@@ -30,9 +30,10 @@ def _check(artefact: Artefact, params: Params) -> None:
 
 @_check.register
 def _(artefact: artefacts.Drawn, params: Params) -> None:
-    if params.scale != "miniature":
-        raise Refusal(f"scale is {params.scale}, which draws nothing; set scale: miniature.")
+    params.world()
     _check_dataset(artefact.domain, params)
+    if not params.drawn(artefact.domain):
+        raise Refusal(f"{artefact.domain} is not drawn: miniature.images does not have it.")
 
 
 @_check.register

@@ -25,7 +25,7 @@ def roles(artefact: Artefact, params: Params) -> dict[str, Role]:
 @roles.register
 def _(artefact: artefacts.Verified, params: Params) -> dict[str, Role]:
     drawn: list[Artefact] = [artefacts.Drawn(artefact.domain)]
-    return {"raw": {artefact.domain: drawn} if params.scale == "miniature" else {}}
+    return {"raw": {artefact.domain: drawn} if params.drawn(artefact.domain) else {}}
 
 
 @roles.register

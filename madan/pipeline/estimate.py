@@ -139,13 +139,15 @@ def _(artefact: Any, params: Params, own: dict[str, Any]) -> dict[str, Any]:
 @_about.register
 def _(artefact: artefacts.Stylised, params: Params, own: dict[str, Any]) -> dict[str, Any]:
     own = {key: value for key, value in own.items() if key != "step"}
-    return {"training": own, "networks": params.networks.model_dump()}
+    networks = params.networks_of(params.translator(artefact.run))
+    return {"training": own, "networks": networks.model_dump()}
 
 
 @_about.register
 def _(artefact: artefacts.Score, params: Params, own: dict[str, Any]) -> dict[str, Any]:
     network = params.architecture(artefact.run)
-    return {"training": own, "networks": params.networks.model_dump(), "network": network}
+    networks = params.networks_of(artefact.run)
+    return {"training": own, "networks": networks.model_dump(), "network": network}
 
 
 @_about.register(artefacts.Translator)
@@ -186,7 +188,7 @@ def _(artefact: artefacts.Trained, params: Params) -> int:
 
 @_units.register
 def _(artefact: artefacts.Drawn, params: Params) -> int:
-    return sum(params.miniature.images[artefact.domain].values())
+    return sum(params.drawn(artefact.domain).values())
 
 
 @_units.register(artefacts.Verified)
@@ -210,8 +212,8 @@ def _images(params: Params, domain: str, split: str) -> int:
     """Images of a split: those drawn, those verified, or else those published; of a union all."""
     if params.domains[domain].union:
         return sum(_images(params, member, split) for member in params.members(domain))
-    if params.scale == "miniature":
-        return {str(each): n for each, n in params.miniature.images[domain].items()}.get(split, 0)
+    if drawn := params.drawn(domain):
+        return drawn.get(split, 0)
     verified = artefacts.Verified(domain, split).folder(params) / "items.json"
     if verified.exists():
         return len(verify.read(verified).pairs)

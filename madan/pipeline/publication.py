@@ -20,7 +20,7 @@ def publish(graph: Graph, out: Path) -> list[Path]:
     date, if the files are too large for git, and if a file is in its place that madan did not
     write; then nothing is copied.
     """
-    if graph.params.scale != "miniature":
+    if graph.params.miniature is None:
         raise Refusal(
             f"params.yaml says scale: {graph.params.scale}, but only results of scale: miniature "
             "are copied for git; set scale: miniature."

@@ -7,13 +7,14 @@ from typing import Any
 
 from madan import published
 from madan.config.runs import needs
-from madan.config.schema import Adaptation, Params, Segmenter, Translator
+from madan.config.schema import SEGMENTING, WITH_TASK, Adaptation, Params, Segmenter, Translator
 from madan.files import sha256
 from madan.pipeline import artefacts
 from madan.pipeline.artefacts import Artefact
 
 MEMORY = Path("state/released")
-OWN = {"steps", "accumulate", "gpus"}  # Of a run, else its section's: what holds stands there.
+# Of a run, else its section's: what holds stands there.
+OWN = {"steps", "accumulate", "gpus", "training", "networks"}
 
 
 @singledispatch
@@ -24,7 +25,7 @@ def settings(artefact: Artefact, params: Params) -> dict[str, Any]:
 
 @settings.register
 def _(artefact: artefacts.Drawn, params: Params) -> dict[str, Any]:
-    drawn, name = params.miniature, artefact.domain
+    drawn, name = params.world(), artefact.domain
     look = {"look": drawn.looks[name]} if name in drawn.looks else {}
     own = {"layout": params.domains[name].layout, "images": drawn.images[name]}
     return drawn.model_dump(include={"seed", "size"}) | own | look
@@ -56,7 +57,7 @@ def _(artefact: artefacts.Imported, params: Params) -> dict[str, Any]:
 @settings.register(artefacts.Stylised)
 @settings.register(artefacts.Release)
 def _(artefact: artefacts.Stylised | artefacts.Release, params: Params) -> dict[str, Any]:
-    found = _numerics(params) | {"precision": params.training.translator.stylise_precision}
+    found = _numerics(params) | {"precision": stylise_precision(artefact.run, params)}
     if artefact.step is not None:
         found["step"] = artefact.step
     return found | (params.export.model_dump() if isinstance(artefact, artefacts.Release) else {})
@@ -84,7 +85,7 @@ def _(artefact: artefacts.Trained, params: Params) -> dict[str, Any]:
         "seed": artefact.seed,
         "run": run.model_dump(exclude=OWN),
         "training": training,
-        "networks": _sizes(_networks(artefact, run, params), params),
+        "networks": _networks(artefact, run, params),
     }
 
 
@@ -102,7 +103,7 @@ def _(artefact: artefacts.Table, params: Params) -> dict[str, Any]:
     table = params.tables[artefact.table]
     own = table.model_dump() | {"seeds": params.seeds_of(artefact.table)}
     found = {"scale": params.scale, "table": own}
-    if params.scale == "miniature":
+    if params.scale != published.SCALE:
         return found
     near = params.evaluation.verdict.model_dump()
     return found | {"verdict": near, "published": published.figures(table.target)}
@@ -110,11 +111,19 @@ def _(artefact: artefacts.Table, params: Params) -> dict[str, Any]:
 
 def steps(artefact: artefacts.Trained, params: Params) -> int:
     """Return the steps of a training run: its own, or those of its kind."""
-    training, run = params.training, params.run(artefact.kind, artefact.run)
+    run = params.run(artefact.kind, artefact.run)
     if isinstance(run, Translator):
-        return run.steps or training.translator.steps
-    after = isinstance(run, Adaptation) and run.method == "adda"
-    return run.steps or (training.adaptation if after else training.segmenter).steps
+        return run.steps or params.translating(run).steps
+    if isinstance(run, Adaptation) and run.method == "adda":
+        return run.steps or params.alignment(run).steps
+    return run.steps or params.learning("", run).steps
+
+
+def stylise_precision(translator: str, params: Params) -> str:
+    """Return the precision in which the generators of a translator, or imported ones, stylise."""
+    if translator in params.translators:
+        return params.translating(params.translators[translator]).stylise_precision
+    return params.training.translator.stylise_precision
 
 
 def gpus(artefact: artefacts.Trained, params: Params) -> int:
@@ -158,7 +167,7 @@ def _schedules(
     artefact: artefacts.Trained, run: Translator | Segmenter | Adaptation, params: Params
 ) -> dict[str, Any]:
     """The sections of `training` that a run uses, with its own steps."""
-    training, own = params.training, {"steps": steps(artefact, params)}
+    own = {"steps": steps(artefact, params)}
     if isinstance(run, Translator):
         unread = {"stylise_precision"} | (set() if run.cag else {"cag"})
         return {"translator": params.translating(run).model_dump(exclude=unread) | own}
@@ -174,15 +183,14 @@ def _schedules(
         unread = set() if run.masked else {"masking"}
         return section | {"self_training": params.self_training(run).model_dump(exclude=unread)}
     if run.cla:
-        section["cla"] = training.cla.model_dump()
-    with_task = {"lr_discriminator", "momentum", "on", "classwise", "weight"}
-    return section | {"adaptation": params.alignment(run).model_dump(include=with_task)}
+        section["cla"] = params.cla(run).model_dump()
+    return section | {"adaptation": params.alignment(run).model_dump(include=set(WITH_TASK))}
 
 
 def _networks(
     artefact: artefacts.Trained, run: Translator | Segmenter | Adaptation, params: Params
-) -> set[str]:
-    """The sections of `networks` that a run is made of."""
+) -> dict[str, Any]:
+    """The sections of `networks` that a run is made of; of torchvision's networks the names."""
     own = set() if isinstance(run, Segmenter) else {"feature_discriminator"}
     if isinstance(run, Translator):
         own = {"generator", "discriminator"}
@@ -192,16 +200,16 @@ def _networks(
         own = set()
     segmenters = [need for need in needs(params, artefact.address) if need[0] != "t"]
     if not isinstance(run, Translator) or run.task:
-        segmenters.append(artefact.address)
-    sizes = {"fcn8s": "segmenter", "drn26": "drn26", "deeplabv2-resnet101": "deeplabv2"}
-    kinds = {params.architecture(each) for each in segmenters}
-    return own | {sizes.get(kind, kind) for kind in kinds if kind in sizes or "/" in kind}
-
-
-def _sizes(names: set[str], params: Params) -> dict[str, Any]:
-    """The sections of `networks`; a network of torchvision has its name alone."""
-    of_torchvision: dict[str, Any] = {n: {} for n in names if n.startswith("torchvision/")}
-    return params.networks.model_dump(include=names) | of_torchvision
+        segmenters.append(artefact.address)  # Last: its sizes stand before those of a judge.
+    found: dict[str, Any] = params.networks_of(artefact.address).model_dump(include=own)
+    for address in segmenters:
+        kind = params.architecture(address)
+        if kind in SEGMENTING:
+            section = SEGMENTING[kind]
+            found |= params.networks_of(address).model_dump(include={section})
+        elif "/" in kind:
+            found[kind] = {}
+    return found
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -107,8 +107,9 @@ def _(artefact: artefacts.Stylised, params: Params, scratch: Path) -> Trial:
     from madan.methods import stylisation
     from madan.models.generator import Generator
 
-    generator = Generator(**params.networks.generator.model_dump()).to(training.device())
-    precision = params.training.translator.stylise_precision
+    networks = params.networks_of(params.translator(artefact.run))
+    generator = Generator(**networks.generator.model_dump()).to(training.device())
+    precision = settings.stylise_precision(artefact.run, params)
     source = noise(params, artefact.source, stylisation.BATCH)
 
     def stylise(k: int) -> None:
@@ -196,7 +197,8 @@ def noise(params: Params, item: str, count: int = 1000) -> Noise:
 
 def native_size(params: Params, dataset: Dataset) -> tuple[int, int]:
     """Return height and width of a dataset's own images, as far as its layout says them."""
-    if params.scale == "miniature":
+    drawn = [name for name, each in params.domains.items() if each.root == str(dataset.root)]
+    if params.miniature and any(map(params.drawn, drawn)):
         return params.miniature.size
     return (*layouts.of(dataset).sizes, dataset.size)[0]
 

@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 def applies(table: Table, params: Params) -> bool:
     """Tell whether a table is set beside published figures: at full size, if a row names one."""
-    return params.scale == "paper" and any(row.published for row in table.rows)
+    return params.scale == published.SCALE and any(row.published for row in table.rows)
 
 
 def arranged(table: Table, params: Params) -> list[Line]:

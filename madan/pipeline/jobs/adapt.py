@@ -18,16 +18,16 @@ def adapt(
     processes: int | None = None,
 ) -> None:  # fmt: skip
     """Align F, from the segmenter in `start` if there is any, with the target."""
-    artefact, training = job.artefact, job.params.training
-    run = job.params.adaptations[artefact.run]
+    artefact, params = job.artefact, job.params
+    run = params.adaptations[artefact.run]
     after = run.method == "adda"
-    batch = 2 * (training.adaptation if after else training.segmenter).batch
-    loop = training_run.start(job, processes, batch)
+    section = params.alignment(run) if after else params.learning("", run)
+    loop = training_run.start(job, processes, 2 * section.batch)
     net = inputs.starting_segmenter(job.graph, artefact.address, start)
-    names = job.params.sets(run)
+    names = params.sets(run)
     [[name, shards]] = target.items()
     made = method(
-        job.params,
+        params,
         artefact,
         sets=inputs.training_sets(job.graph, names, images, stylised, labelled=not after),
         target=inputs.image_set(job.graph, name, shards),

@@ -108,7 +108,7 @@ def starting_segmenter(graph: Graph, address: str, start: Role) -> Any:
 def generator(graph: Graph, artefact: Artefact, source: str, step: int | None, seed: int) -> Any:
     """Load the generator G_i of a translator, or an imported one, for one source."""
     start_process(graph.params.training.threads, seed)
-    net = Generator(**graph.params.networks.generator.model_dump())
+    net = Generator(**graph.params.networks_of(artefact.address).generator.model_dump())
     name = "G" if isinstance(artefact, artefacts.Imported) else f"G_{source}"
     checkpoints.load(weights(graph, artefact, step), name, net)
     return training.compiled(net.to(training.device()), graph.params.training.compile)

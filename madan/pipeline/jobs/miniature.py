@@ -9,7 +9,7 @@ from madan.pipeline.publishing import Job
 
 def miniature(job: Job[Drawn]) -> None:
     """Draw the images and labels of a domain; domains that share a layout show other scenes."""
-    drawn, domain = job.params.miniature, job.artefact.domain
+    drawn, domain = job.params.world(), job.artefact.domain
     layout = job.params.dataset(domain).layout
     images = {str(split): count for split, count in drawn.images[domain].items()}
     look = drawn.looks.get(domain)

@@ -230,11 +230,12 @@ def _panel(shown: Shown, run: str, term: str, logs: Sequence[pd.DataFrame]) -> P
     own, name = params.run(*run.split("/")), term.removeprefix("d_")
     gates, levels = [], []
     if isinstance(own, Translator) and getattr(own, name, False) is True:
-        share = getattr(params.training.translator.gates, name)
+        share = getattr(params.translating(own).gates, name)
         gates.append((share * settings.steps(first, params), "gate"))  # type: ignore[arg-type]
     if term in UNDECIDED:
-        summed = getattr(own, "cag", False) and term != "d_sad"  # over the crop sizes
-        crops = 1 + len(params.training.translator.cag.crops) if summed else 1
+        crops = 1
+        if isinstance(own, Translator) and own.cag and term != "d_sad":  # a sum over crop sizes
+            crops += len(params.translating(own).cag.crops)
         levels.append((crops * UNDECIDED[term], "cannot tell"))
     if term == "accuracy" and "gate" in logs[0]:
         levels.append((float(logs[0]["gate"].iloc[0]), "F learns above this gate"))

@@ -5,6 +5,7 @@ from madan.data import verify as verification
 from madan.errors import Refusal
 from madan.evaluation import export
 from madan.models import checkpoints
+from madan.pipeline import settings
 from madan.pipeline.artefacts import Release
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
@@ -24,7 +25,7 @@ def release(job: Job[Release], translator: Role, source: Role, height: int | Non
     weights = inputs.weights(job.graph, trained, artefact.step)
     metadata = {
         "run": artefact.translator,
-        "translator": run.model_dump(),
+        "translator": run.model_dump(exclude={"training", "networks"}),
         "source": artefact.source,
         "target": run.target,
         "seed": artefact.seed,
@@ -35,13 +36,16 @@ def release(job: Job[Release], translator: Role, source: Role, height: int | Non
     }
     members = [
         export.Member(
-            name, params.dataset(name), verification.read(job.folder(split) / "items.json")
+            name,
+            params.dataset(name),
+            verification.read(job.folder(split) / "items.json"),
+            bool(params.drawn(name)),
         )
         for name, [split] in source.items()
     ]
     generator = inputs.generator(job.graph, trained, artefact.source, artefact.step, artefact.seed)
     targets = {name: params.dataset(name) for name in params.members(run.target)}
-    precision = params.training.translator.stylise_precision
+    precision = settings.stylise_precision(artefact.run, params)
     with job.publish(("manifest.json",)) as out:
         export.release(generator, members, targets, out, precision, params.export, metadata)
     print(f"written: {job.folder(job.artefact)}")

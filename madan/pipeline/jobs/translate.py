@@ -21,7 +21,7 @@ def translate(
     """Train the generators of a run, from `start` if there is any; judges are F_i, task is F_A."""
     graph, artefact = job.graph, job.artefact
     run = job.params.translators[artefact.run]
-    training = job.params.training.translator
+    training = job.params.translating(run)
     crops = 1 + (len(training.cag.crops) if run.cag else 0)
     images = training.batch * (1 + len(run.sources)) * crops
     loop = training_run.start(job, processes, images)
@@ -55,7 +55,7 @@ def method(
     return Method(
         params.translators[artefact.run],
         params.translating(params.translators[artefact.run]),
-        params.networks,
+        params.networks_of(artefact.address),
         sources,
         target,
         steps=settings.steps(artefact, params),
