@@ -22,7 +22,7 @@ INTRODUCTION = """# Settings reference
 This page lists every key of [params.yaml](../params.yaml). `make settings` writes it from the
 schema, so do not edit it by hand. `<name>` stands for a name that you choose. *Default* is the
 value of a key that params.yaml does not have; *required* means that the key must be there. The
-last columns are the values of params.yaml at both scales; keys of entries that you name, such as
+last columns are the values of params.yaml at each scale; keys of entries that you name, such as
 runs and datasets, have no single value. Where the paper gives a number, `scale: paper` uses it;
 otherwise `scale: paper` uses the number of the released code, except for the values that
 [deviations](deviations.md) lists. The numbers of the miniature are ours.
@@ -114,8 +114,7 @@ def written() -> str:
     """Return the page: a table for each top section of params.yaml."""
     raw = YAML(typ="safe").load(PROJECT / "params.yaml")
     scales = [
-        config.resolve(raw | {"scale": scale}).model_dump(mode="json")
-        for scale in raw["scales"]
+        config.resolve(raw | {"scale": scale}).model_dump(mode="json") for scale in raw["scales"]
     ]
     lines, section = [INTRODUCTION], ""
     for top, cells in _rows(schema.Params, [], scales):
