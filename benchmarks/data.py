@@ -19,7 +19,7 @@ import numpy as np
 from pairs import Pair, Size
 from PIL import Image
 
-from madan.config.schema import Dataset
+from madan.config.data_settings import Dataset
 from madan.data import datasets, layouts, verify
 from madan.data.datasets import Verified
 from madan.miniature import world

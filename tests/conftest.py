@@ -17,8 +17,8 @@ import torch
 from ruamel.yaml import YAML
 
 from madan import config
+from madan.config.data_settings import Dataset
 from madan.config.scales import at_scale
-from madan.config.schema import Dataset
 from madan.data.datasets import Pictures
 from madan.pipeline.artefacts import parse
 from madan.pipeline.graph import Graph

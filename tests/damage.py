@@ -16,7 +16,7 @@ from conftest import dataset
 from PIL import Image
 
 from madan import labels
-from madan.config.schema import Dataset, Layout
+from madan.config.data_settings import Dataset, Layout
 from madan.data import layouts, rasters
 from madan.data.layouts import LAYOUTS, UNKNOWN, Item, Values
 from madan.miniature import writer

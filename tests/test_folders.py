@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from madan import folders
-from madan.config.schema import Layout
+from madan.config.data_settings import Layout
 from madan.data import layouts
 from madan.errors import Refusal
 from madan.folders import NotNow

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from scipy.io import savemat
 
 from madan import config, labels
-from madan.config.schema import Layout
+from madan.config.data_settings import Layout
 from madan.data import datasets, layouts, masks, verify
 from madan.data.layouts import LAYOUTS, UNKNOWN
 from madan.errors import Refusal

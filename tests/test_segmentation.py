@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from madan import config
-from madan.config.schema import ClassWeights
+from madan.config.training_settings import ClassWeights
 from madan.data import batches
 from madan.engine import training
 from madan.labels import IGNORE

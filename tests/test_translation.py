@@ -11,6 +11,7 @@ from conftest import tiny, write_set
 
 from madan import config
 from madan.config import schema
+from madan.config.training_settings import Gates, TranslatorWeights
 from madan.data import batches
 from madan.engine import training
 from madan.methods import losses, segmentation
@@ -332,7 +333,7 @@ def test_d_a_learns_its_own_adapted_domain_as_real_and_the_others_as_fake(build)
 
 
 def test_a_closed_gate_leaves_its_term_out(build):
-    method = build(sad=True, ccd=True, settings={"gates": schema.Gates(sad=0.2, ccd=0.4)})
+    method = build(sad=True, ccd=True, settings={"gates": Gates(sad=0.2, ccd=0.4)})
     said = {step: set(method.update(step)) for step in (1, 2, 3, 4)}
     assert not {name for name in said[1] if "sad" in name or "ccd" in name}
     assert {"sad.one", "d_sad.two"} <= said[2] and "ccd.one" not in said[3]
@@ -359,8 +360,8 @@ def test_each_history_is_asked_once_a_step(build, monkeypatch):
 
 
 def test_pulls_of_sad_reach_every_generator(build):
-    zero = dict.fromkeys(schema.TranslatorWeights.model_fields, 0.0)
-    method = build(sad=True, settings={"weights": schema.TranslatorWeights(**zero | {"sad": 1.0})})
+    zero = dict.fromkeys(TranslatorWeights.model_fields, 0.0)
+    method = build(sad=True, settings={"weights": TranslatorWeights(**zero | {"sad": 1.0})})
     method.update(0)
     for i in SOURCES[:2]:
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in method.G(i).parameters())

@@ -1,13 +1,12 @@
 """The models of params.yaml: which keys there are, of which types."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
-from madan import labels
-from madan.config.keys import Count, Fraction, Model, Name, Positive, Size, Weight
-from madan.config.method_settings import Cag, Cla, SegmenterChanges, SelfTraining
+from madan.config.data_settings import Dataset, Domain, Layout, Miniature
+from madan.config.keys import Count, Model, Name, Positive, Size, Weight
+from madan.config.method_settings import Cla, SelfTraining
 from madan.config.network_settings import (
     AnySegmenterNetwork,
     Backbone,
@@ -16,6 +15,14 @@ from madan.config.network_settings import (
     TorchvisionNetwork,
 )
 from madan.config.overrides import changed
+from madan.config.training_settings import (
+    AdaptationTraining,
+    Level,
+    MdanTraining,
+    SegmenterTraining,
+    Training,
+    TranslatorTraining,
+)
 from madan.errors import Refusal, allowed, known
 
 Address = Annotated[
@@ -27,11 +34,6 @@ Judge = Annotated[
 ]
 Start = Annotated[str, Field(pattern=r"^(translators/)?[a-z0-9][a-z0-9-]*$")]
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Level = Literal["scores", "features"]
-# auto: bf16 where the device has instructions for it; what it came to stands beside the result.
-Precision = Literal["fp32", "bf16", "auto"]
-Split = Literal["train", "val", "test"]
-Byte = Annotated[int, Field(ge=0, le=255)]
 Gpus = Annotated[int | None, Field(ge=0, description="else resources.<rule>.gpus")]
 OwnTraining = Annotated[
     dict[str, dict[str, Any]],
@@ -41,198 +43,11 @@ OwnNetworks = Annotated[
     dict[str, dict[str, Any]],
     Field(description="keys of the sections of `networks` that this run has otherwise"),
 ]
-ClassName = Annotated[str, Field(json_schema_extra={"enum": list(labels.CLASSES)})]
-
-
 # The sections of `networks` that segmenters have, by architecture, and those of translators.
 SEGMENTING = {"fcn8s": "segmenter", "drn26": "drn26", "deeplabv2-resnet101": "deeplabv2"}
 GENERATING = ("generator", "discriminator")
 # Keys of training.adaptation that feature alignment along with L_task reads.
 WITH_TASK = ("lr_discriminator", "momentum", "on", "classwise", "weight")
-
-
-class Miniature(Model):
-    """The drawn world that stands in for datasets: which are drawn, and how much of them."""
-
-    seed: int = Field(ge=0)
-    size: Size
-    images: dict[Name, dict[Literal["train", "val", "test"], Count]]
-    looks: dict[Name, Literal["gta5", "synthia", "cityscapes", "bdd100k"]] = Field(
-        {}, description="domains that show their layout's own scenes in another domain's look"
-    )
-
-
-class Layout(Model):
-    """How a dataset of one's own lies below its root, and which classes its labels hold."""
-
-    images: str = Field(description="such as images/{split}/{name}.jpg, or images/img_{name}.png")
-    labels: str | None = Field(
-        description="such as labels/{split}/{name}.png, or labels/seg_{name}.png; null: there are "
-        "no labels, so the dataset can only be a target"
-    )
-    folders: dict[str, str] = Field({}, description="what {split} stands for, if not its name")
-    ids: Name | dict[ClassName, list[Byte]] | None = Field(
-        None, description="ids of each class, or the release whose ids these are"
-    )
-    colours: dict[ClassName, list[tuple[Byte, Byte, Byte]]] | None = Field(
-        None, description="colours of each class, where labels are colour images"
-    )
-    ignore: list[Byte | tuple[Byte, Byte, Byte]] = Field(
-        [], description="ids or colours that are known and not counted"
-    )
-    otherwise: Literal["ignore"] | None = Field(
-        None, description="ignore: ids or colours that are not named here are not counted either"
-    )
-    regions: list[tuple[Fraction, Fraction, Fraction, Fraction]] = Field(
-        [],
-        description="parts of every picture that are not counted, such as the camera's own car: "
-        "top, left, bottom, right as fractions of its height and width",
-    )
-    source: str = Field("", description="where the dataset comes from; exports state it")
-    licence: str = Field("", description="its terms; exports state them")
-
-
-class Domain(Model):
-    """A dataset (layout, root, size, shards) or the union of several treated as one."""
-
-    layout: Name | None = Field(None, description="a release's, or one of `layouts`")
-    root: str | None = Field(None, description="folder of the downloads, in their native layout")
-    size: Size | None = Field(None, description="size that training reads")
-    shards: Count = 1
-    splits: Literal["given", "all"] | dict[Split, Fraction] = Field(
-        "given", description="the release's, all for training, or shares to derive lists by"
-    )
-    exclude: dict[str, str] = Field({}, description="names of images to leave out, with reasons")
-    known_damage: Literal["exclude", "keep"] = "exclude"
-    union: Annotated[list[Name], Field(min_length=2)] | None = None
-
-
-class Dataset(Model):
-    """A domain that is a dataset of its own, with its layout if that is the user's."""
-
-    layout: str
-    own: Layout | None
-    root: Path
-    size: tuple[int, int]
-    shards: int
-    splits: Literal["given", "all"] | dict[str, float]
-    exclude: dict[str, str]
-    known_damage: str
-
-
-class ClassWeights(Model):
-    """Weight of a class in the cross-entropy: min(cap, frequency ** -power)."""
-
-    power: Weight
-    cap: Positive
-
-
-class SegmenterTraining(Model):
-    """Supervised training of F."""
-
-    lr: Positive
-    steps: Count
-    batch: Count = Field(description="images a step, shared evenly between the sets of train_on")
-    crop: Size
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: Fraction = Field(0.9, description="of sgd")
-    schedule: Literal["constant", "one-cycle", "poly"]
-    power: Positive = Field(0.9, description="of poly: lr falls as (1 - step / steps) ** power")
-    head_lr: Positive = Field(1, description="the classifier's learning rate, in units of lr")
-    weight_decay: Weight
-    flip: bool
-    jitter: Fraction = Field(description="brightness, contrast and saturation factors 1 +- jitter")
-    class_weights: ClassWeights | None
-    precision: Precision
-    accumulate: Count = Field(1, description="parts in which a batch goes through F, for memory")
-
-
-class TranslatorWeights(Model):
-    """Weights of the terms that the generators minimise."""
-
-    gan_target: Weight
-    gan_source: Weight
-    cycle: Weight
-    identity: Weight
-    semantic: Weight
-    sad: Weight
-    ccd: Weight
-
-
-class Gates(Model):
-    """When SAD and CCD join, as a fraction of the run's steps."""
-
-    sad: Fraction
-    ccd: Fraction
-
-
-class TranslatorTraining(Model):
-    """Training of the generators against their discriminators."""
-
-    lr: Positive
-    lr_discriminator: Positive
-    colour_lr: Positive = Field(description="the colour matrix's learning rate, in units of lr")
-    task_lr: Positive = Field(description="learning rate of F_A inside the loop")
-    beta1: Fraction
-    decay_from: Fraction = Field(description="fraction of the steps after which lr falls to 0")
-    steps: Count
-    batch: Count = Field(description="images a step of each source, and of the target")
-    crop: Size
-    flip: bool
-    pool: int = Field(ge=0, description="history of fakes a discriminator sees; 0 = none")
-    weights: TranslatorWeights
-    gates: Gates
-    pairs: Literal["all"] | Count = Field(
-        description="ordered pairs of sources that SAD and CCD take a step: all, or so many drawn"
-    )
-    cag: Cag
-    stylise_precision: Precision
-    accumulate: Count = Field(1, description="parts in which a batch is gone through, for memory")
-
-
-class AdaptationTraining(Model):
-    """Feature-level alignment; of these, feat has its D_F, `on`, `classwise` and weight."""
-
-    lr: Positive
-    lr_discriminator: Positive
-    momentum: Fraction
-    steps: Count
-    batch: Count
-    crop: Size
-    flip: bool
-    on: Level
-    classwise: bool = Field(
-        description="D_F has two logits for each class, weighed by F's probabilities; not CLA"
-    )
-    weight: Weight = Field(description="lambda_G of the adversarial term; 0 is the control")
-    gate: Fraction = Field(description="F learns only while the discriminator is righter than this")
-    window: Count = Field(description="iterations over which that accuracy is averaged")
-
-
-class MdanTraining(Model):
-    """MDAN: a source's loss is its L_task plus weight times the loss of its discriminator."""
-
-    weight: Weight = Field(description="mu; 0 is the control")
-    gamma: Positive | None = Field(description="of the soft maximum over sources; null: maximum")
-    clip: Positive = Field(description="largest norm of a step's gradients, of F and of the head")
-
-
-class Training(Model):
-    """Schedules; `threads` belongs to the settings because sums depend on it."""
-
-    segmenter: SegmenterTraining
-    by_network: dict[NetworkName, SegmenterChanges] = Field(
-        {}, description="what the training of a kind of network has otherwise"
-    )
-    translator: TranslatorTraining
-    adaptation: AdaptationTraining
-    cla: Cla
-    mdan: MdanTraining
-    self_training: SelfTraining
-    threads: Count
-    compile: bool = Field(description="torch.compile of F and, when stylising, of G; other bits")
-    save_every: Count = Field(description="steps between two saved states")
-    log_every: Count = Field(description="steps averaged into one line of log.csv")
 
 
 class Verdict(Model):

@@ -1,6 +1,7 @@
 """Checks of params.yaml for targets and labels: what may be a target, who needs labels."""
 
-from madan.config.schema import Layout, Params
+from madan.config.data_settings import Layout
+from madan.config.schema import Params
 from madan.errors import Refusal, known
 
 

@@ -4,21 +4,12 @@ import re
 from pathlib import Path
 
 from madan import folders, labels, published
+from madan.config.data_settings import Domain, Layout
 from madan.config.method_validation import check_methods, check_parts
 from madan.config.network_settings import BACKBONES
 from madan.config.override_validation import check_overrides, check_starts
 from madan.config.runs import check_kind, needs, own_key, stylable
-from madan.config.schema import (
-    Adaptation,
-    Domain,
-    Layout,
-    Params,
-    Row,
-    Segmenter,
-    Table,
-    Translator,
-    started,
-)
+from madan.config.schema import Adaptation, Params, Row, Segmenter, Table, Translator, started
 from madan.config.size_validation import check_pretrained, check_sizes
 from madan.config.target_validation import check_labelled, check_no_meaning, check_target
 from madan.errors import Refusal, known

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from madan import labels
-from madan.config.schema import Dataset
+from madan.config.data_settings import Dataset
 from madan.data import layouts, masks, rasters
 from madan.data.layouts import Item, Meaning
 from madan.data.masks import Mask

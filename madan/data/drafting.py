@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from madan import folders
-from madan.config.schema import Dataset
+from madan.config.data_settings import Dataset
 from madan.data import layouts, masks, plausibility, rasters
 from madan.data.layouts import LAYOUTS, Meaning
 from madan.data.pairing import FEW, Draft, Side, paired, shown, some

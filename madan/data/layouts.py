@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from madan import folders, labels
-from madan.config.schema import Dataset
-from madan.config.schema import Layout as Own
+from madan.config.data_settings import Dataset
+from madan.config.data_settings import Layout as Own
 from madan.errors import Refusal
 from madan.folders import Stray
 from madan.labels import UNKNOWN

@@ -17,7 +17,7 @@ from zipfile import is_zipfile
 import numpy as np
 
 from madan import labels
-from madan.config.schema import Dataset
+from madan.config.data_settings import Dataset
 from madan.data import layouts, plausibility
 from madan.data.datasets import Verified
 from madan.data.inspection import EXCLUSIONS, FIT, KINDS, Finding, Inspection, inspect
@@ -61,13 +61,8 @@ def verify(
     What was seen is noted in `journal`, from which an interrupted run of the same `key` goes on;
     pairs whose files changed meanwhile are looked at again. The report does not depend on `jobs`.
     """
-    layout, findings = layouts.of(dataset), []
-    try:
-        items = layouts.items(dataset, split, images_alone)
-    except NotNow as refusal:
-        findings, items = [Finding("not readable now", "", str(refusal))], []
-    except Refusal as refusal:
-        findings, items = [Finding("not there", "", f"{refusal}{_archives(dataset.root)}")], []
+    layout = layouts.of(dataset)
+    items, findings = _items(dataset, split, images_alone)
     known = {item.name: _known(dataset, layout, item.name) for item in items}
     findings += [finding for finding in known.values() if finding]
     how = layouts.meaning(dataset, split), quick
@@ -103,6 +98,18 @@ def verify(
         sizes=_sizes(kept),
         shares=_shares(kept),
     )
+
+
+def _items(
+    dataset: Dataset, split: str, images_alone: bool
+) -> tuple[list[layouts.Item], list[Finding]]:
+    """The pairs of a split, or the finding that says why there are none."""
+    try:
+        return layouts.items(dataset, split, images_alone), []
+    except NotNow as refusal:
+        return [], [Finding("not readable now", "", str(refusal))]
+    except Refusal as refusal:
+        return [], [Finding("not there", "", f"{refusal}{_archives(dataset.root)}")]
 
 
 def _sizes(kept: list[Inspection]) -> dict[str, int]:

@@ -19,7 +19,8 @@ from isal import isal_zlib
 from ruamel.yaml import YAML
 
 from madan import __version__, labels, outputs
-from madan.config.schema import Dataset, Export
+from madan.config.data_settings import Dataset
+from madan.config.schema import Export
 from madan.data import batches, datasets, layouts
 from madan.data.datasets import Array, Pictures, Verified
 from madan.data.layouts import Form
@@ -37,6 +38,44 @@ DRAWN = (
     "- These images are of the drawn miniature world: in the layouts of the datasets named here, "
     "but with nothing of them in it, so that their terms do not apply."
 )
+README = """# {source} in the style of {target}, by {run}
+
+{count} images of the {split} split of {source}, translated by the generator of the run {run} with
+madan, a pipeline for MADAN (Multi-source Domain Adaptation for Semantic Segmentation, Zhao et al.,
+2019); `translator` below lists the loss terms that the run used. The images are 8-bit RGB PNGs with
+the sizes and the names of the source images. The labels are the source's own files, byte for byte.
+Images with more pixels than `tile` (height, width) were generated in tiles that share the
+statistics of the whole image, so there are no seams. The generator saw images `height` pixels high,
+or in their own size if `height` is 0.
+
+## How it was made
+
+| | |
+|---|---|
+{made}
+
+`settings` and `code` are digests of params.yaml and of the package, with everything upstream.
+manifest.json holds this table, and for every image its size [height, width] and the SHA-256 (16
+digits) of the source image, the stylised image and the label.
+
+## How to read it
+
+The files have the source's layout. In params.yaml, where FOLDER is the folder of this file:
+
+```yaml
+{snippet}```
+
+Check the files with `sha256sum --check SHA256SUMS`. A list of splits, if the source has one, is
+copied whole; only the {split} images are here. `certificate.json` is the pipeline's certificate.
+
+## Terms
+
+{terms}
+
+## Left out
+
+{left_out}
+"""
 
 
 class Member(NamedTuple):
@@ -257,46 +296,11 @@ def _readme(
         f"- {member.name}/{name}: {reason}"
         for member in members for name, reason in sorted(member.verified.excluded.items())
     ]  # fmt: skip
-    all_terms = "\n".join([*terms, *learned])
-    all_gone = "\n".join(gone) or "Nothing."
-    return f"""# {source} in the style of {story["target"]}, by {run}
-
-{count} images of the {SPLIT} split of {source}, sent through the generator of the run {run}
-by madan, a pipeline for MADAN (Multi-source Domain Adaptation for Semantic Segmentation, Zhao et
-al., 2019); `translator` below says which of its terms took part. They are 8-bit RGB PNGs, whatever
-the source has, of the size and under the names of their sources. The labels are the source's own
-files, byte for byte. Images of more pixels than `tile` (height, width) were generated in tiles that
-share the statistics of the whole image, so that there are no seams. The generator saw images
-`height` pixels high, or in their own size where that is 0.
-
-## How it was made
-
-| | |
-|---|---|
-{made}
-
-`settings` and `code` are digests of params.yaml and of the package, all that lies upstream
-included. manifest.json holds this table, and for every image its size [height, width] and the
-SHA-256 (16 digits) of the source image, the stylised image and the label.
-
-## How to read it
-
-The files lie as in the source's layout. In params.yaml, FOLDER being where this file lies:
-
-```yaml
-{_snippet(members, run)}```
-
-Check the files with `sha256sum --check SHA256SUMS`. A list of splits, where the source has one, is
-copied whole; only its {SPLIT} images are here. `digest` is the pipeline's certificate.
-
-## Terms
-
-{all_terms}
-
-## Left out
-
-{all_gone}
-"""
+    return README.format(
+        source=source, target=story["target"], run=run, count=count, split=SPLIT, made=made,
+        snippet=_snippet(members, run), terms="\n".join([*terms, *learned]),
+        left_out="\n".join(gone) or "Nothing.",
+    )  # fmt: skip
 
 
 def _terms(what: str, dataset: Dataset) -> str:

@@ -19,7 +19,8 @@ from madan import labels
 from madan.config.method_settings import Cla
 from madan.config.network_settings import FeatureDiscriminatorNetwork
 from madan.config.overrides import changed
-from madan.config.schema import Adaptation, AdaptationTraining, Params, started
+from madan.config.schema import Adaptation, Params, started
+from madan.config.training_settings import AdaptationTraining
 from madan.data import batches
 from madan.data.datasets import TrainingSet
 from madan.engine import distributed, training

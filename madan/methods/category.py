@@ -12,7 +12,7 @@ from torch import Tensor
 from madan import labels
 from madan.config.method_settings import Cla
 from madan.config.network_settings import FeatureDiscriminatorNetwork
-from madan.config.schema import AdaptationTraining
+from madan.config.training_settings import AdaptationTraining
 from madan.engine import training
 from madan.methods import losses
 from madan.models.discriminators import CategoryDiscriminators

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from madan.config.network_settings import SourceDiscriminatorsNetwork
-from madan.config.schema import MdanTraining
+from madan.config.training_settings import MdanTraining
 from madan.data.datasets import TrainingSet
 from madan.engine import distributed, training
 from madan.methods import losses

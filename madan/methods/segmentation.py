@@ -14,7 +14,7 @@ from madan.config.network_settings import (
     Drn26Network,
     TorchvisionNetwork,
 )
-from madan.config.schema import SegmenterTraining
+from madan.config.training_settings import SegmenterTraining
 from madan.data import batches
 from madan.data.datasets import TrainingSet
 from madan.engine import distributed, training

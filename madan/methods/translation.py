@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from madan.config.network_settings import Networks
 from madan.config.schema import Translator as Run
-from madan.config.schema import TranslatorTraining
+from madan.config.training_settings import TranslatorTraining
 from madan.data import batches
 from madan.data.datasets import TrainingSet
 from madan.engine import distributed, training

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from madan.config.data_settings import Dataset
 from madan.config.loading import digest
-from madan.config.schema import Dataset
 from madan.data import layouts
 from madan.files import fingerprint, write_whole
 

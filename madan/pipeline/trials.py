@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from madan.config.schema import Dataset, Params
+from madan.config.data_settings import Dataset
+from madan.config.schema import Params
 from madan.data import datasets, layouts
 from madan.data import verify as verification
 from madan.data.datasets import Verified
