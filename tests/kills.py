@@ -96,7 +96,7 @@ def kill_often(
                 return Outcome(done, finished, faults)
         finished += 1
         faults += _differences(whole, contents(repository))
-        checked = repository.run("env", "PYTHONPATH=.", "madan", "check", expect=None)
+        checked = repository.run("env", "PYTHONPATH=.", "madan", "check-results", expect=None)
         faults += [checked.stdout.strip()] if checked.returncode else []
         print(f"finished run {finished}; {len(faults)} faults by now", flush=True)
     return Outcome(done, finished, faults)

@@ -124,13 +124,14 @@ def test_every_command_explains_itself_with_an_example(world):
     from madan.cli import app
 
     world.env["COLUMNS"] = "160"
-    commands = {each.name or each.callback.__name__: each for each in app.registered_commands}
+    shown = [each for each in app.registered_commands if not each.hidden]
+    commands = {each.name or each.callback.__name__.replace("_", "-"): each for each in shown}
     said = world.run("madan", "--help").stdout
     for name, command in commands.items():
         assert f"│ {name} " in said and f"madan {name}" in command.callback.__doc__, name
     assert [panel for panel in re.findall(r"─ ([A-Z][^─]*?) ─", said) if panel != "Options"] == [
         "Data", "Pixel level: G", "Segmenters: F", "Scores, figures, exports",
-        "What stands and what is to come",
+        "State of results",
     ]  # fmt: skip
     assert "madan verify gta5" in world.run("madan", "verify", "--help").stdout
 

@@ -135,9 +135,8 @@ class Running:
     def __init__(self, repository, *words):
         self.gate = repository.root / "gate"
         folder = repository.root.with_name("slow-bin")
-        wait = (
-            f'case $1 in check|vouch) ;; *) while [ ! -e "{self.gate}" ]; do sleep 0.1; done;; esac'
-        )
+        until = f'while [ ! -e "{self.gate}" ]; do sleep 0.1; done'
+        wait = f"case $1 in check-results|accept) ;; *) {until};; esac"
         repository.stand_in(folder, before=wait)
         self.repository = repository
         self.process = subprocess.Popen(

@@ -28,7 +28,7 @@ def test_a_table_that_was_edited_by_hand_is_made_anew_by_either_door(repository,
     before = table.read_bytes()
     for door in (repository.snakemake, lambda: repository.dvc("repro")):
         table.write_text("row\nbetter\n")
-        assert "results/miou.csv" in repository.run("madan", "check", expect=1).stdout
+        assert "results/miou.csv" in repository.run("madan", "check-results", expect=1).stdout
         assert "results/miou.csv" in ran(door())
         assert table.read_bytes() == before
 
@@ -41,23 +41,23 @@ def test_records_lost_and_times_shuffled_make_nothing_anew(repository):
     assert NOTHING in repository.snakemake("-n")
 
 
-def test_nobody_can_vouch_for_other_settings_or_other_bytes(repository):
+def test_other_settings_or_other_bytes_cannot_be_accepted(repository):
     repository.change("training.segmenter.lr", 0.5)
-    said = repository.run("madan", "vouch", "--code", RUN, expect=1).stdout
+    said = repository.run("madan", "accept", "--code", RUN, expect=1).stdout
     assert "cannot be accepted, because training.segmenter.lr was 0.002, is 0.5" in said
     repository.run("git", "checkout", "-q", "params.yaml")
     with (repository.root / RUN / "log.csv").open("a") as file:
         file.write("1")
-    assert "its files have" in repository.run("madan", "vouch", RUN, expect=1).stdout
+    assert "its files have" in repository.run("madan", "accept", RUN, expect=1).stdout
 
 
-def test_a_change_of_code_can_be_vouched_for_and_leaves_a_trace(repository):
+def test_a_change_of_code_can_be_accepted_and_leaves_a_trace(repository):
     path = repository.root / "madan/methods/segmentation.py"
     path.write_text(path.read_text() + "\n\nNOTHING = None\n")
     assert RUN in repository.planned()
     repository.env["PYTHONPATH"] = "."
-    assert "made by other code" in repository.run("madan", "vouch", "results", expect=1).stdout
-    repository.run("madan", "vouch", "--code", "results")
+    assert "made by other code" in repository.run("madan", "accept", "results", expect=1).stdout
+    repository.run("madan", "accept", "--code", "results")
     assert '"accepted"' in (repository.root / RUN / "certificate.json").read_text()
     # Only the table is written again: it shows the code behind its rows.
     said = repository.snakemake("-n")

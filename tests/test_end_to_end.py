@@ -135,7 +135,7 @@ ELSEWHERE = {
     "make miou": "installs, then the command below it",
     "make test": "is what runs this",
     "make report": "test_report.py",
-    "madan plan": "test_estimate.py: tries every kind of job for seconds",
+    "madan estimate": "test_estimate.py: tries every kind of job for seconds",
     "snakemake figures": "test_every_figure_is_drawn_labelled_by_its_runs_and_published",
     "dvc repro": "test_dvc.py",
     "dvc exp run -S training.segmenter.lr=0.001": "test_dvc.py",

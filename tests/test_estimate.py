@@ -245,7 +245,7 @@ def test_a_trial_on_a_gpu_has_a_lease_of_its_own(graph, monkeypatch):
 @pytest.mark.slow
 def test_what_was_tried_is_believable_and_kept(world):
     world.change("tables.miou.rows", [world.params["tables"]["miou"]["rows"][0]])
-    said = world.run("madan", "plan", "--jobs", "1", "--seconds", "0.2").stdout
+    said = world.run("madan", "estimate", "--jobs", "1", "--seconds", "0.2").stdout
     assert "segmenters/source-gta5" in said and "1 at a time" in said
     [kept] = Path(world.root, "state", "plan").glob("*-1.json")
     for alike, (start, unit, memory, weights) in json.loads(kept.read_text()).items():
@@ -253,5 +253,5 @@ def test_what_was_tried_is_believable_and_kept(world):
         assert 10e6 < memory < 8e9
         assert (weights > 0) == alike.startswith("segmenters")
     before = kept.read_bytes()
-    assert "trying" not in world.run("madan", "plan", "--jobs", "1").stdout
+    assert "trying" not in world.run("madan", "estimate", "--jobs", "1").stdout
     assert kept.read_bytes() == before

@@ -6,14 +6,14 @@ pipeline.
 
 import sys
 
-from madan.cli import data, training, results, current  # isort: skip  # the order of --help
+from madan.cli import data, training, results, state  # isort: skip  # the order of --help
 from madan import shortages
 from madan.cli.app import app
 from madan.engine import process
 from madan.errors import Refusal
 from madan.inert import inert
 
-__all__ = ["app", "current", "data", "main", "results", "training"]
+__all__ = ["app", "data", "main", "results", "state", "training"]
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from madan.pipeline.graph import JOBS
 from madan.pipeline.publishing import open_job
 
 app = typer.Typer(
-    help="MADAN: multi-source domain adaptation for semantic segmentation. Commands work on the "
-    "runs that params.yaml names; Snakemake calls them in the right order: "
+    help="MADAN: multi-source domain adaptation for semantic segmentation. Each command "
+    "makes one result of params.yaml. Snakemake calls the commands in the right order: "
     "snakemake --cores 8 results/miou.csv",
     no_args_is_help=True,
     add_completion=True,
@@ -19,26 +19,29 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 exports = typer.Typer(
-    help="Write what others read: madan export stylised madan gta5",
+    help="Export stylised datasets and predictions: madan export stylised madan gta5",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 drafts = typer.Typer(
     help="Draft entries of params.yaml: madan init data FOLDER", no_args_is_help=True
 )
-# In this order `madan --help` shows them.
+# The groups of commands, in the order of `madan --help`.
 DATA, PIXEL, SEGMENTERS = "Data", "Pixel level: G", "Segmenters: F"
-SHOWN, STANDING = "Scores, figures, exports", "What stands and what is to come"
+SHOWN, STATE = "Scores, figures, exports", "State of results"
 app.add_typer(exports, name="export", rich_help_panel=SHOWN)
 app.add_typer(drafts, name="init", rich_help_panel=DATA)
 
 CORES = len(os.sched_getaffinity(0))
-Seed = Annotated[int | None, typer.Option(help="One of params.yaml's seeds; else its first.")]
+Seed = Annotated[
+    int | None, typer.Option(help="One of the seeds in params.yaml. Default: the first one.")
+]
 Processes = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Processes that train together, a GPU for each where there are any; else `resources`.",
+        help="Number of processes that train together, each on its own GPU if there are GPUs. "
+        "Default: `resources` in params.yaml.",
     ),
 ]
 Planned = Annotated[
@@ -58,9 +61,11 @@ def name_of(what: str, form: str | None = None) -> typer.models.ArgumentInfo:
 
 
 Translation = Annotated[str, name_of("One of `translators` in params.yaml, or RUN@STEP.", "RUN")]
-Source = Annotated[str, name_of("One of its `sources`.", "SOURCE")]
-Scored = Annotated[str, name_of("A run with a segmenter, such as segmenters/pooled.", "KIND/RUN")]
-Split = Annotated[str, name_of("A domain and its split.", "DOMAIN/SPLIT")]
+Source = Annotated[str, name_of("One of the sources of the translator.", "SOURCE")]
+Scored = Annotated[
+    str, name_of("A run with a segmenter, for example segmenters/pooled.", "KIND/RUN")
+]
+Split = Annotated[str, name_of("A domain and a split.", "DOMAIN/SPLIT")]
 
 
 def make(address: str, seed: int | None, planned: str | None, **options: Any) -> Any:

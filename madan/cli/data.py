@@ -37,16 +37,17 @@ def verify(
         list[str] | None,
         typer.Argument(
             metavar="DOMAIN[/SPLIT]",
-            help="Else all that params.yaml has; of a drawn world what is drawn.",
+            help="Default: all datasets of params.yaml; drawn ones if they exist.",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="Read headers alone; nothing is certified.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Pairs that are read at a time.")] = CORES,
+    quick: Annotated[bool, typer.Option(help="Only read headers; write no certificate.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of pairs to read in parallel.")] = CORES,
     planned: Planned = None,
 ) -> None:
-    """Say what is wrong with datasets and how to mend it: madan verify gta5 cityscapes/val
+    """Check datasets and explain how to fix them: madan verify gta5 cityscapes/val
 
-    Ends with 0 if all is fit, 1 if usable without some pairs, 2 if something is unusable.
+    The exit code is 0 if all pairs are good, 1 if some pairs are left out, 2 if a split cannot be
+    used.
     """
     found = [0]
     with _said(found):
@@ -97,10 +98,10 @@ def _splits(graph: Graph, domain: str) -> list[str]:
 
 @app.command(rich_help_panel=DATA)
 def prepare(
-    shard: Annotated[str, name_of("Shards count from 0.", "DOMAIN/SPLIT/SHARD")],
+    shard: Annotated[str, name_of("A shard; the first one is 0.", "DOMAIN/SPLIT/SHARD")],
     planned: Planned = None,
 ) -> None:
-    """Turn a shard of a dataset into arrays at training size: madan prepare gta5/train/0"""
+    """Convert a shard of a dataset to arrays at training size: madan prepare gta5/train/0"""
     make(f"prepared/{shard}", 0, planned)
 
 
@@ -108,13 +109,17 @@ def prepare(
 def import_(
     what: Annotated[str, typer.Argument(metavar="NAME|FILE")],
     as_released: Annotated[
-        bool, typer.Option(help="Of a FILE: without skip heads, as the release's loader has it.")
+        bool,
+        typer.Option(
+            help="For a FILE: drop score_pool3 and score_pool4, as the original loader did."
+        ),
     ] = False,
     planned: Planned = None,
 ) -> None:
-    """Turn released weights into safetensors, accounting for every key: madan import judge.pth
+    """Convert published weights to safetensors and report every key: madan import judge.pth
 
-    NAME is one of `released` in params.yaml. A FILE, of full size, gets a .safetensors beside it.
+    NAME is one of `released` in params.yaml. For a FILE with full-size weights, the result is
+    written beside it.
     """
     from madan.models import pretrained
 
@@ -128,9 +133,14 @@ def import_(
 
 @drafts.command("data")
 def init_data(
-    folder: Annotated[Path, typer.Argument(help="It holds images and masks.", metavar="FOLDER")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder with images and masks.", metavar="FOLDER")
+    ],
 ) -> None:
-    """Draft layouts and domains of a folder of images and masks; params.yaml stays as it is."""
+    """Print a draft of `layouts` and `domains` for a folder: madan init data FOLDER
+
+    The draft comes from the images and masks in the folder. params.yaml does not change.
+    """
     from madan.data import drafting
 
     typer.echo(drafting.draft(folder), nl=False)

@@ -33,11 +33,11 @@ def evaluate(run: Scored, on: Split, seed: Seed = None, planned: Planned = None)
 def table(
     name: Annotated[str, name_of("One of `tables` in params.yaml.")],
     partial: Annotated[
-        bool, typer.Option(help="Show what there is by now; nothing is written.")
+        bool, typer.Option(help="Print the table with the scores that exist; write nothing.")
     ] = False,
     planned: Planned = None,
 ) -> None:
-    """Collect the scores of a table of params.yaml: madan table ablation --partial"""
+    """Collect the scores of a table: madan table ablation --partial"""
     if partial:
         from madan.pipeline.jobs import table as job
 
@@ -54,15 +54,15 @@ def table(
 def figure(
     name: Annotated[str, name_of("One of `figures` in params.yaml.")], planned: Planned = None
 ) -> None:
-    """Draw a figure of params.yaml: madan figure translation"""
+    """Draw a figure: madan figure translation"""
     make(f"figures/{name}", 0, planned)
 
 
 @app.command(rich_help_panel=SHOWN)
 def publish(
-    out: Annotated[Path, typer.Argument(help="Where they go.")] = Path("docs/miniature"),
+    out: Annotated[Path, typer.Argument(help="Output folder.")] = Path("docs/miniature"),
 ) -> None:
-    """Copy the miniature's tables and figures where git has them: madan publish docs/miniature"""
+    """Copy tables and figures of the miniature into the repository: madan publish docs/miniature"""
     from madan.pipeline import publication
 
     for path in publication.publish(Graph(config.load()), out):
@@ -77,14 +77,16 @@ def export_stylised(
     planned: Planned = None,
     height: Annotated[
         int | None,
-        typer.Option(min=0, help="Height at which G sees images: export.height of params.yaml."),
+        typer.Option(
+            min=0, help="Height in pixels at which G sees images. Default: export.height."
+        ),
     ] = None,
 ) -> None:
-    """Stylise a source's raw images as a release: madan export stylised madan gta5"""
+    """Export a stylised source in its original layout: madan export stylised madan gta5"""
     make(f"releases/{run}/{source}", seed, planned, height=height)
 
 
 @exports.command("predictions")
 def export_predictions(run: Scored, on: Split, seed: Seed = None, planned: Planned = None) -> None:
-    """Write label ids and overlays: madan export predictions segmenters/pooled cityscapes/val"""
+    """Export label ids and overlays: madan export predictions segmenters/pooled cityscapes/val"""
     make(f"predictions/{run}/{on}", seed, planned)

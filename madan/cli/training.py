@@ -31,7 +31,7 @@ def translate(
     processes: Processes = None,
     planned: Planned = None,
 ) -> None:
-    """Train generators from the sources to the target: madan translate cyclegan-gta5"""
+    """Train generators from sources to a target: madan translate cyclegan-gta5"""
     make(f"translators/{run}", seed, planned, processes=processes)
 
 
@@ -42,24 +42,28 @@ def stylise(
     seed: Seed = None,
     planned: Planned = None,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Photos of your own, or folders of them, instead.")
+        list[Path] | None, typer.Option(help="Your own photos, or folders of photos.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where those go.")] = Path("stylised"),
+    out: Annotated[Path, typer.Option(help="Output folder for --images.")] = Path("stylised"),
     height: Annotated[
         int | None,
-        typer.Option(min=0, help="Height at which G sees photos; 0, as without it, is their own."),
+        typer.Option(
+            min=0, help="Height in pixels at which G sees photos. Default 0: their own height."
+        ),
     ] = None,
 ) -> None:
-    """Send all images of a source through its generator: madan stylise madan gta5
+    """Translate all images of a source by its generator: madan stylise madan gta5
 
-    RUN@STEP is the generator of a step that the run keeps: madan stylise madan@100 gta5
+    RUN@STEP is the generator of a saved step: madan stylise madan@100 gta5
 
-    Photos of your own, in their size: madan stylise madan gta5 --images holiday --out stylised
+    For your own photos: madan stylise madan gta5 --images holiday --out stylised
     """
     if images:
         return _stylise_photos(run, source, seed, images, out, height or 0)
     if height is not None:
-        raise Refusal("--height is for photos (--images): stylised sources have the size of F's.")
+        raise Refusal(
+            "--height is only for photos (--images); stylised sources have the training size of F."
+        )
     make(f"stylised/{run}/{source}", seed, planned)
 
 
@@ -100,7 +104,7 @@ def segment(
     processes: Processes = None,
     planned: Planned = None,
 ) -> None:
-    """Train a segmenter on labelled sets: madan segment source-gta5"""
+    """Train a segmenter on labelled images: madan segment source-gta5"""
     make(f"segmenters/{run}", seed, planned, processes=processes)
 
 
@@ -111,7 +115,7 @@ def adapt(
     processes: Processes = None,
     planned: Planned = None,
 ) -> None:
-    """Align a segmenter's features with the target's: madan adapt madan"""
+    """Adapt a segmenter to the target: madan adapt madan"""
     make(f"adaptations/{run}", seed, planned, processes=processes)
 
 
@@ -124,15 +128,19 @@ def predict(
         str,
         typer.Option(help="A row of a table, a run such as segmenters/oracle, or a weights file."),
     ],
-    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("predictions"),
     height: Annotated[
         int | None,
-        typer.Option(min=0, help="Height at which F sees photos: as trained; 0 is their own."),
+        typer.Option(
+            min=0,
+            help="Height in pixels at which F sees photos. Default: as trained. 0: their own.",
+        ),
     ] = None,
 ) -> None:
-    """Label photos of your own: madan predict holiday/ street.jpg --model madan
+    """Segment your own photos: madan predict holiday/ street.jpg --model madan
 
-    Writes overlays, Cityscapes label ids in each photo's size, and a mosaic of the first ones.
+    Writes overlays, Cityscapes label ids in the size of each photo, and a mosaic of the first
+    photos.
     """
     from madan.inference import photos, predict
     from madan.pipeline.jobs import inputs

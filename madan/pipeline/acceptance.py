@@ -61,7 +61,7 @@ def _accept(graph: Graph, artefact: Artefact, other_code: bool) -> None:
     if reason.why == "code" and not other_code:
         raise Refusal(
             f"{path} was made by other code: {reason.text}; {anew} - or, if you know that the "
-            f"change alters no result: madan vouch --code {path}"
+            f"change alters no result: madan accept --code {path}"
         )
     if reason.why != "code":
         raise Refusal(f"{path} cannot be accepted, because {reason.text}; {anew}")
