@@ -6,6 +6,7 @@ import pytest
 from conftest import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from madan import config
 from madan.config import runs, schema
@@ -478,7 +479,7 @@ def test_schema_for_editors_is_the_models_own():
     assert written == schema.Params.model_json_schema(), "write it anew: make schema"
 
 
-FILE = config.YAML(typ="safe").load(PROJECT / "params.yaml")
+FILE = YAML(typ="safe").load(PROJECT / "params.yaml")
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
