@@ -71,7 +71,7 @@ test: lint
 
 # Run the tests that kill jobs and damage files, with more kills, and print what each fault costs.
 faults: setup
-	MADAN_FAULTS=60 pytest -q -s tests/test_faults.py
+	MADAN_FAULTS=60 pytest -q -s tests/test_faults.py tests/test_resources.py
 
 # Run random orders of edits, commands, losses and damage, for thousands of steps.
 orders: setup

@@ -207,8 +207,16 @@ FAULTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", COMMANDS)
+# Every command meets some faults and every fault some commands; `make faults` has all pairs.
+PAIRS = [
+    (name, fault)
+    for i, name in enumerate(COMMANDS)
+    for j, fault in enumerate(FAULTS)
+    if "MADAN_FAULTS" in os.environ or (i + j) % 3 == 0
+]
+
+
+@pytest.mark.parametrize(("name", "fault"), PAIRS)
 def test_what_a_command_lacks_is_one_sentence_and_leaves_what_was_there(
     world, monkeypatch, capsys, name, fault
 ):
