@@ -206,7 +206,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
 # Every command meets some faults and every fault some commands; `make faults` has all pairs.
 PAIRS = [
     (name, fault)
@@ -216,6 +215,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "fault"), PAIRS)
 def test_what_a_command_lacks_is_one_sentence_and_leaves_what_was_there(
     world, monkeypatch, capsys, name, fault
