@@ -12,7 +12,7 @@ from madan.errors import Refusal
 
 HOLD = """
 import sys
-from madan import devices
+from madan.engine import gpu as devices
 held = devices.lease(int(sys.argv[1]), pause=0.02)
 print(",".join(held.gpus), flush=True)
 sys.stdin.read()

@@ -199,7 +199,7 @@ def test_too_little_memory_is_told_from_other_errors(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(calibration, "_cost", raises)
-    monkeypatch.setattr(calibration.startup, "begin", lambda: None)
+    monkeypatch.setattr(calibration.process, "begin", lambda: None)
     answer = type("Answer", (), {"send": sent.append})
     calibration._try(None, 0, None, None, answer, 0)
     error = ValueError("other")

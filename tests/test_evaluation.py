@@ -175,7 +175,7 @@ def test_class_that_is_only_predicted_does_not_enter_the_mean(prepared):
 
 def test_score_file_holds_its_protocol_and_the_whole_matrix(tmp_path):
     confusion = np.arange(361).reshape(19, 19)
-    write(tmp_path / "score.json", confusion, {"scale": "miniature", "step": 7})
+    write(tmp_path / "score.json", {"cityscapes": confusion}, {"scale": "miniature", "step": 7})
     said = json.loads((tmp_path / "score.json").read_text())
     assert np.array_equal(said.pop("confusion"), confusion)
     assert said == {"scale": "miniature", "step": 7, "mean_over": list(CLASSES)}
@@ -184,5 +184,5 @@ def test_score_file_holds_its_protocol_and_the_whole_matrix(tmp_path):
 def test_score_file_names_the_classes_of_the_truth(tmp_path):
     confusion = np.zeros((19, 19), np.int64)
     confusion[0, 16] = confusion[13, 13] = 3
-    write(tmp_path / "score.json", confusion, {})
+    write(tmp_path / "score.json", {"cityscapes": confusion}, {})
     assert json.loads((tmp_path / "score.json").read_text())["mean_over"] == ["road", "car"]

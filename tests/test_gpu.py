@@ -197,7 +197,7 @@ def test_on_a_cpu_operations_without_an_order_are_a_warning():
 
 
 def test_cublas_is_told_before_cuda_starts():
-    code = "import os, torch; from madan import training; training.begin(0, 1); "
+    code = "import os, torch; from madan.engine import training; training.begin(0, 1); "
     code += "assert not torch.cuda.is_initialized(); print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     environment = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
     done = subprocess.run(

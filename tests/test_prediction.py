@@ -33,9 +33,9 @@ def net(raw):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Mosaics are empty files: drawing one takes most of a test's time."""
-    monkeypatch.setattr(prediction.figures, "mosaic", lambda shown: None)
-    monkeypatch.setattr(prediction.figures, "write", lambda figure, path: path.touch())
-    monkeypatch.setattr(prediction.figures, "close", lambda figure: None)
+    monkeypatch.setattr(prediction.plots, "mosaic", lambda shown: None)
+    monkeypatch.setattr(prediction.plots, "write", lambda figure, path: path.touch())
+    monkeypatch.setattr(prediction.plots, "close", lambda figure: None)
 
 
 def picture(height, width, seed=0):
@@ -232,8 +232,8 @@ def test_names_of_250_bytes_and_many_photos_are_written(tmp_path):
 def test_photos_are_not_held_in_memory(net, tmp_path, monkeypatch):
     save(*(tmp_path / f"in/{k}.png" for k in range(12)))
     held = []
-    monkeypatch.setattr(prediction.figures, "mosaic", lambda shown: held.append(shown))
-    monkeypatch.setattr(prediction.figures, "write", lambda figure, path: path.touch())
+    monkeypatch.setattr(prediction.plots, "mosaic", lambda shown: held.append(shown))
+    monkeypatch.setattr(prediction.plots, "write", lambda figure, path: path.touch())
     predict(net, tmp_path / "out", tmp_path / "in")
     assert len(held[0]) == prediction.IN_MOSAIC
 

@@ -10,7 +10,7 @@ import pytest
 PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 FAULTS = """
 import gc, resource, numpy
-from madan import startup
+from madan.engine import process
 {begin}
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -41,7 +41,7 @@ def _faults(begin: str) -> list[int]:
 )
 def test_freed_memory_is_kept_for_the_next_array():
     plain, _ = _faults("")
-    kept, threshold = _faults("startup.begin()")
+    kept, threshold = _faults("process.begin()")
     assert plain > 30_000  # 80 arrays of 2 MiB: 40 960 pages of 4 KiB, nearly all of them fresh
     assert kept < 100
     assert threshold == 100_000

@@ -83,5 +83,5 @@ def test_status_imports_no_torch_and_shows_every_run(graph, capsys):
     status.show(status.lines(graph, "miou"), graph)
     said = capsys.readouterr().out
     assert "segmenters/source-gta5" in said and "tables/miou" in said and "waiting" in said
-    code = "import sys, madan.status; sys.exit('torch' in sys.modules)"
+    code = "import sys, madan.pipeline.status; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -878,7 +878,7 @@ def test_a_killed_run_goes_on_with_the_same_report(own, tmp_path):
 import time
 from pathlib import Path
 from conftest import dataset
-from madan import verify
+from madan.data import verify
 inspect = verify.inspect
 def slow(*words):
     time.sleep(0.2)

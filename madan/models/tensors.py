@@ -278,7 +278,7 @@ def command(path: Path, network: Network) -> str:
 
 def _command(path: Path, out: Path, part: str = "") -> str:
     words = ", ".join(repr(str(word)) for word in (path, out, part) if str(word))
-    return f'python -c "from madan.tensors import extract; extract({words})"'
+    return f'python -c "from madan.models.tensors import extract; extract({words})"'
 
 
 def _raise_if_unopened(error: Exception) -> None:
