@@ -220,7 +220,7 @@ PAIRS = [
 def test_what_a_command_lacks_is_one_sentence_and_leaves_what_was_there(
     world, monkeypatch, capsys, name, fault
 ):
-    """With one handle some commands work; then they are to make the same."""
+    """Some commands work with one handle, or rename fewer files: then they make the same."""
     monkeypatch.chdir(world.root)
     monkeypatch.setattr(process, "begin", lambda: None)
     with FAULTS[fault](world):
@@ -232,7 +232,7 @@ def test_what_a_command_lacks_is_one_sentence_and_leaves_what_was_there(
     restore(world)
     # To look into a folder that is to be removed takes a handle: what stays is hidden.
     assert not changed and (not left or "handle" in fault)
-    if fault == "one handle" and ended in (0, None):
+    if fault in ("one handle", "disk full at a rename") and ended in (0, None):
         return
     assert ended not in (0, None)
     assert said.startswith("madan: ") and said.strip().count("\n") == 0, said
