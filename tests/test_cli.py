@@ -136,6 +136,14 @@ def test_every_command_explains_itself_with_an_example(world):
     assert "madan verify gta5" in world.run("madan", "verify", "--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("vouch", "accept"), ("check", "check-results"), ("plan", "estimate")]
+)
+def test_a_command_of_an_earlier_version_is_named_with_that_of_today(world, old, new):
+    ended = world.run("madan", old, "results", "--code", expect=1).stdout
+    assert ended == f"madan: madan {old} is now madan {new}.\n"
+
+
 def test_a_disk_that_is_full_is_a_sentence_and_leaves_nothing(drawn):
     if shutil.which("mount") is None or drawn.run("id", "-u").stdout.strip() != "0":
         pytest.skip("mounting a small file system needs root")

@@ -178,6 +178,7 @@ REFUSED = [
         ["segmenters.pooled.networks.segmenter.pretrained names vgg"],
     ),
     ("segmenters.pooled.networks", {"generator": {"ngf": 3}}, ["networks names generator"]),
+    ("segmenters.pooled.networks", {"backbones": {}}, ["networks names backbones", "segmenter"]),
     (
         "translators.madan.networks",
         {"generator": {"ngf": 3}},

@@ -101,6 +101,13 @@ def test_scale_that_cannot_be_is_refused(raw, changes, words):
     refused(raw | changes, *words)
 
 
+@pytest.mark.parametrize("name", [1, None, 1.5, True])
+@pytest.mark.parametrize("scale", [str, lambda name: name, lambda name: "miniature"])
+def test_name_of_a_scale_that_is_no_text_is_refused(raw, name, scale):
+    scales = raw["scales"] | {name: {}}
+    refused(raw | {"scales": scales, "scale": scale(name)}, f"the name {name!r}, which is no text")
+
+
 def test_row_at_a_scale_that_does_not_exist_is_refused(raw):
     raw["tables"]["miou"]["rows"][0]["scale"] = "miniatur"
     refused(raw, "tables.miou row source-gta5: scale", "did you mean miniature?")

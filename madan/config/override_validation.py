@@ -90,7 +90,7 @@ def _check_networks(params: Params, key: str, run: Run) -> None:
     """Sizes belong to the run whose weights are fresh; who goes on from it has the same."""
     fresh, goes_on = _fresh(run)
     for section, sizes in run.networks.items():
-        if section in (*goes_on, "backbones") and section not in fresh:
+        if section in goes_on:
             raise Refusal(
                 f"{key}.networks.{section} has no effect: {key} goes on from other weights and "
                 "has the sizes of that run; change them there."

@@ -31,15 +31,17 @@ def at_scale(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             f"scales is {scales!r}; it must be a mapping from the name of each scale to what that "
             "scale says otherwise, such as scales: {miniature: {}, paper: {}}."
         )
-    names = [str(name) for name in scales]
+    names = list(scales)
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise Refusal(f"scales has the name {odd[0]!r}, which is no text; write it in quotes.")
     if scale not in names:
         raise Refusal(f"scale is {scale!r}, which scales does not have; {_near(scale, names)}.")
     lineage = _lineage(scales, str(scale))
     found: Any = {key: value for key, value in raw.items() if key != "scales"}
     for name in reversed(lineage):
         own = {key: value for key, value in (scales[name] or {}).items() if key != "base"}
-        if odd := [key for key in ("scale", "scales") if key in own]:
-            raise Refusal(f"scales.{name}.{odd[0]} has no place there; remove the key.")
+        if wrong := [key for key in ("scale", "scales") if key in own]:
+            raise Refusal(f"scales.{name}.{wrong[0]} has no place there; remove the key.")
         found = merge(found, own)
     present = {key: _present(found[key]) for key in NAMED if key in found}
     return {**found, **present, "scales": dict.fromkeys(names, {})}, lineage
@@ -55,7 +57,7 @@ def _lineage(scales: Mapping[Any, Any], scale: str) -> list[str]:
         base = (section or {}).get("base")
         if base is None:
             return lineage
-        key, names = f"scales.{lineage[-1]}.base", [str(name) for name in scales]
+        key, names = f"scales.{lineage[-1]}.base", list(scales)
         if base not in names:
             raise Refusal(f"{key} is {base!r}, which scales does not have; {_near(base, names)}.")
         if base in lineage:

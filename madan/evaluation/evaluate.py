@@ -66,7 +66,7 @@ def write(path: Path, confusions: Mapping[str, np.ndarray], protocol: Mapping[st
     `confusions` has a matrix, int [19, 19], for each dataset of the target. The score is their
     sum. A target of several datasets keeps the matrix of each one as `members`.
 
-    `mean_over` names the classes that the truth of the split labels (`scores.mean_iou`). Every
+    `mean_over` names the classes that the truth of the split labels (`metrics.mean_iou`). Every
     figure of a table follows from the matrix.
     """
     confusion = np.sum([*confusions.values()], axis=0)

@@ -48,7 +48,7 @@ def write(
     Another domain's `look` changes the colours of the same scenes, never their labels.
 
     `root` appears when all is written: a failure leaves it as it was. Raises ValueError as
-    `miniature.draw` does, and for an unknown layout and a negative number of images.
+    `world.draw` does, and for an unknown layout and a negative number of images.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"There is no layout {layout!r}; the layouts are {', '.join(LAYOUTS)}.")

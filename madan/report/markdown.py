@@ -65,7 +65,7 @@ def files(
     spent: Mapping[str, Budget] | None = None,
     members: pd.DataFrame | None = None,
 ) -> dict[str, str]:
-    """Write the text of each file of a table, by the names that `Graph.pages` gives them.
+    """Write the text of each file of a table, by the names that `Table.pages` gives them.
 
     `made` has the lines of `tables.lines`. `spent` has the budget of L_task of each row by its
     name; without it the page has no columns of it. `members` has the lines of `tables.members`.

@@ -196,8 +196,8 @@ def stop_if_out_of_date():
     left = [made for made in needed() if not current(made)]
     if left:
         sys.exit(
-            f"madan: {len(left)} results are still out of date, such as {left[0]}: "
-            "with --forcerun, Snakemake does not see them. Run the same command without --forcerun."
+            f"madan: results are still out of date ({len(left)}, such as {left[0]}), because "
+            "--forcerun hides them from Snakemake. Run the same command without --forcerun."
         )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from madan.engine import gpu, training
 from madan.models import checkpoints
-from madan.pipeline.artefacts import Artefact, Predictions, Score
+from madan.pipeline.artefacts import Artefact, Predictions, Prepared, Score
 from madan.pipeline.edges import Role
 from madan.pipeline.jobs import inputs
 from madan.pipeline.publishing import Job
@@ -50,7 +50,8 @@ def members(job: Job[Score], images: Role, shown: Any) -> dict[str, Any]:
     [shards] = images.values()
     of: dict[str, list[Artefact]] = {}
     for shard in shards:
-        of.setdefault(shard.address.split("/")[1], []).append(shard)
+        assert isinstance(shard, Prepared)
+        of.setdefault(shard.domain, []).append(shard)
     if len(of) == 1:
         return dict.fromkeys(of, shown)
     return {
